@@ -1,0 +1,61 @@
+# How every module is built: one static library a module, the same flags everywhere.
+
+set(CMAKE_CXX_STANDARD 20)
+set(CMAKE_CXX_STANDARD_REQUIRED ON)
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_EXPORT_COMPILE_COMMANDS ON)
+if(NOT CMAKE_BUILD_TYPE)
+  set(CMAKE_BUILD_TYPE RelWithDebInfo CACHE STRING "" FORCE)
+endif()
+
+find_program(MEDVQA_CCACHE ccache)
+if(MEDVQA_CCACHE)
+  set(CMAKE_CXX_COMPILER_LAUNCHER ${MEDVQA_CCACHE})
+endif()
+
+add_library(medvqa_flags INTERFACE)
+target_compile_options(medvqa_flags INTERFACE
+  -Wall -Wextra -Wconversion -Wshadow -Werror -fno-math-errno -fno-trapping-math)
+target_include_directories(medvqa_flags INTERFACE ${PROJECT_SOURCE_DIR}/include
+                                                  ${PROJECT_SOURCE_DIR})
+if(MEDVQA_SANITIZE)
+  target_compile_options(medvqa_flags INTERFACE -fsanitize=address,undefined
+                         -fno-sanitize-recover=all -fno-omit-frame-pointer)
+  target_link_options(medvqa_flags INTERFACE -fsanitize=address,undefined)
+endif()
+
+# medvqa_module(<name> [SOURCE_DIR dir] [DEPS public...] [PRIVATE_DEPS private...])
+# Makes the library medvqa_<name> of every .cpp under src/<name>, or under SOURCE_DIR.
+function(medvqa_module name)
+  cmake_parse_arguments(ARG "" "SOURCE_DIR" "DEPS;PRIVATE_DEPS" ${ARGN})
+  if(NOT ARG_SOURCE_DIR)
+    set(ARG_SOURCE_DIR src/${name})
+  endif()
+  file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${ARG_SOURCE_DIR}/*.cpp)
+  list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
+  if(sources)
+    add_library(medvqa_${name} STATIC ${sources})
+    target_link_libraries(medvqa_${name} PUBLIC ${ARG_DEPS}
+                          PRIVATE medvqa_flags ${ARG_PRIVATE_DEPS})
+    target_include_directories(medvqa_${name} PUBLIC ${PROJECT_SOURCE_DIR}/include
+                               ${PROJECT_SOURCE_DIR})
+  else()
+    add_library(medvqa_${name} INTERFACE)
+    target_link_libraries(medvqa_${name} INTERFACE ${ARG_DEPS})
+    target_include_directories(medvqa_${name} INTERFACE ${PROJECT_SOURCE_DIR}/include
+                               ${PROJECT_SOURCE_DIR})
+  endif()
+endfunction()
+
+# The one executable, and the link medvqa-train beside it.
+function(medvqa_program)
+  if(NOT EXISTS ${PROJECT_SOURCE_DIR}/src/app/main.cpp)
+    return()
+  endif()
+  add_executable(medvqa ${PROJECT_SOURCE_DIR}/src/app/main.cpp)
+  target_link_libraries(medvqa PRIVATE medvqa_app medvqa_flags)
+  add_custom_command(TARGET medvqa POST_BUILD
+    COMMAND ${CMAKE_COMMAND} -E create_symlink medvqa medvqa-train
+    WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+  set_target_properties(medvqa PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+endfunction()
