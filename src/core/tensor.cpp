@@ -29,7 +29,8 @@ std::int64_t Shape::elements() const {
 std::string Shape::str() const {
   std::string s = "[";
   for (int i = 0; i < rank_; ++i) {
-    s += fmt::format(i == 0 ? "{}" : ", {}", dims_[static_cast<std::size_t>(i)]);
+    if (i > 0) s += ", ";
+    s += std::to_string(dims_[static_cast<std::size_t>(i)]);
   }
   return s + "]";
 }

@@ -1,0 +1,34 @@
+// What the trainer needs of an architecture: forward only. Gradients, recomputation, memory, 4-bit
+// storage and LoRA are other rooms' business.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <vector>
+
+#include "medvqa/autograd/segment_tape.h"
+#include "medvqa/models/input.h"
+#include "medvqa/nn/builder.h"
+
+namespace medvqa::models {
+
+class Model {
+ public:
+  virtual ~Model() = default;
+
+  // Positions of every token: one axis, or the three of M-RoPE; axis-major [A][T].
+  virtual std::vector<std::vector<std::int32_t>> positions(const PackedInput& input) const = 0;
+  // The last block's output [T, C], before the final norm.
+  virtual autograd::StepVar forward(autograd::SegmentTape& tape,
+                                    const PackedInput& input) const = 0;
+  // The norm before the head, on any choice of rows.
+  virtual autograd::Var final_norm(autograd::Tape& tape, const autograd::Var& x) const = 0;
+  // [V, C] in the compute type; the embedding itself where they are tied.
+  virtual const Tensor& head_weight() const = 0;
+};
+
+// Builds the architecture that `config` ("model_type", in the form of io/model_config.h) names.
+// UserError(ExitCode::model) for one this program does not know, or impossible values.
+std::unique_ptr<Model> build_model(const nlohmann::json& config, nn::Builder& builder);
+
+}  // namespace medvqa::models

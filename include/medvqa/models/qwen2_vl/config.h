@@ -1,0 +1,49 @@
+// The numbers of a Qwen2-VL model. Wang et al. 2024; spec: reference-models.md B2.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <nlohmann/json_fwd.hpp>
+
+namespace medvqa::models::qwen2_vl {
+
+struct VisionConfig {
+  std::int64_t depth = 32;
+  std::int64_t channels = 1280;  // embed_dim
+  std::int64_t heads = 16;
+  std::int64_t feed_forward = 5120;  // embed_dim * mlp_ratio
+  std::int64_t in_channels = 3;
+  std::int64_t patch_size = 14;
+  std::int64_t temporal_patch_size = 2;
+  std::int64_t merge_size = 2;
+  std::int64_t head_size() const { return channels / heads; }
+  std::int64_t patch_columns() const {
+    return in_channels * temporal_patch_size * patch_size * patch_size;
+  }
+};
+
+struct TextConfig {
+  std::int64_t vocabulary = 0;
+  std::int64_t channels = 0;
+  std::int64_t feed_forward = 0;
+  std::int64_t layers = 0;
+  std::int64_t heads = 0;
+  std::int64_t kv_heads = 0;
+  double eps = 1e-6;
+  double rope_theta = 1e6;
+  std::array<std::int64_t, 3> mrope_section{16, 24, 24};
+  std::int64_t head_size() const { return channels / heads; }
+};
+
+struct Config {
+  VisionConfig vision;
+  TextConfig text;
+  bool tied_head = false;
+  std::int32_t image_token_id = 151655;
+};
+
+// From config.json in its nested form. UserError(ExitCode::model) names the key, what was found
+// and what was expected.
+Config read_config(const nlohmann::json& config);
+
+}  // namespace medvqa::models::qwen2_vl

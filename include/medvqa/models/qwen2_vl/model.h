@@ -1,0 +1,34 @@
+// Qwen2-VL: vision tower, merger, splice, decoder.
+#pragma once
+
+#include <vector>
+
+#include "medvqa/models/model.h"
+#include "medvqa/models/qwen2_vl/decoder.h"
+#include "medvqa/models/qwen2_vl/vision.h"
+
+namespace medvqa::models::qwen2_vl {
+
+class Qwen2Vl final : public Model {
+ public:
+  Qwen2Vl(const Config& config, nn::Builder& builder);
+
+  std::vector<std::vector<std::int32_t>> positions(const PackedInput& input) const override;
+  autograd::StepVar forward(autograd::SegmentTape& tape, const PackedInput& input) const override;
+  autograd::Var final_norm(autograd::Tape& tape, const autograd::Var& x) const override {
+    return norm_(tape, x);
+  }
+  const Tensor& head_weight() const override { return config_.tied_head ? embedding_VC_ : head_VC_; }
+
+ private:
+  autograd::StepVar embed(autograd::SegmentTape& tape, const PackedInput& input) const;
+
+  Config config_;
+  DType compute_;
+  VisionTower vision_;
+  Tensor embedding_VC_, head_VC_;
+  std::vector<DecoderBlock> blocks_;
+  nn::RmsNorm norm_;
+};
+
+}  // namespace medvqa::models::qwen2_vl

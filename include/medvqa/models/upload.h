@@ -1,0 +1,29 @@
+// Small host tables a forward needs on the device, placed in the step arena.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "medvqa/autograd/functions.h"
+#include "medvqa/autograd/segment_tape.h"
+
+namespace medvqa::models {
+
+template <class T>
+Tensor upload(autograd::SegmentTape& tape, std::span<const T> values, Shape shape) {
+  const Tensor t = tape.step_arena().allocate(shape, dtype_of<T>());
+  tape.backend().upload(values.data(), values.size_bytes(), t);
+  return t;
+}
+
+// cos and sin of positions * inv_freq for axis-major positions [A][T]; pair f of a head follows
+// axis[f]. inv_freq, axis: [D / 2].
+autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
+                                     std::span<const std::vector<std::int32_t>> positions,
+                                     std::span<const float> inv_freq,
+                                     std::span<const std::int32_t> axis);
+
+// i32 [N + 1] and the longest segment.
+autograd::Segments segments(autograd::SegmentTape& tape, std::span<const std::int32_t> cu_seqlens);
+
+}  // namespace medvqa::models

@@ -1,0 +1,93 @@
+// What layers are built from: where tensors come from, where they go, and which linears adapt.
+#pragma once
+
+#include <functional>
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "medvqa/nn/weights.h"
+#include "medvqa/ops/backend.h"
+
+namespace medvqa::nn {
+
+// Where a linear stands, for lora.vision, lora.language, lora.attention and lora.mlp.
+enum class LinearKind : std::uint8_t {
+  vision_attention,
+  vision_mlp,
+  language_attention,
+  language_mlp,
+  other,  // merger, projector, head, patch embedding: never adapted by kind, never quantised
+};
+
+struct Parameter {
+  Tensor value;  // f32
+  Tensor grad;   // f32, zeroed at the start of an optimizer step
+};
+
+// The adapter of one linear.
+struct LoraModule {
+  std::string name;  // the linear's full name
+  std::int64_t r = 0;
+  std::int64_t in = 0;
+  std::int64_t out = 0;
+  double scaling = 1;
+  double dropout = 0;
+  std::uint64_t stream = 0;  // of its dropout: its index among the adapted modules
+  Parameter a;               // [r, in]
+  Parameter b;               // [out, r]
+};
+
+struct LoraOptions {
+  std::int64_t r = 16;
+  double scaling = 1;  // alpha / r, or alpha / sqrt(r) with rsLoRA
+  double dropout = 0;
+  std::function<bool(const std::string& name, LinearKind kind)> adapts;
+};
+
+enum class QuantizeOnLoad : std::uint8_t { no, nf4, nf4_nested };
+
+// Counts for plan and report, tied tensors once.
+struct ParameterCount {
+  std::int64_t frozen = 0;
+  std::int64_t trainable = 0;
+};
+
+class Builder {
+ public:
+  Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
+          DType compute, LoraOptions lora, QuantizeOnLoad quantize);
+
+  DType compute() const { return compute_; }
+  ops::Backend& backend() { return backend_; }
+  const WeightSource& source() const { return source_; }
+
+  // A dense tensor in the compute type, reshaped to `shape` in memory.
+  Tensor dense(const TensorRequest& request, Shape shape);
+  // The 4-bit form of a linear's weight, if stored so or quantised on load; else nothing.
+  std::optional<ops::Nf4Weight> nf4(const TensorRequest& request);
+  // The module's adapter if it is to be adapted, else null. Values are left unset.
+  std::shared_ptr<LoraModule> lora(const std::string& name, LinearKind kind, std::int64_t out,
+                                   std::int64_t in);
+
+  const std::vector<std::shared_ptr<LoraModule>>& modules() const { return modules_; }
+  const ParameterCount& count() const { return count_; }
+
+ private:
+  Tensor upload(const HostTensor& t, DType type, Shape shape);
+  ops::Nf4Weight upload_nf4(const HostNf4& w);
+  ops::Nf4Weight quantize(const TensorRequest& request);
+
+  ops::Backend& backend_;
+  const WeightSource& source_;
+  Arena& weights_;
+  Arena& adapters_;
+  DType compute_;
+  LoraOptions lora_;
+  QuantizeOnLoad quantize_;
+  std::vector<std::shared_ptr<LoraModule>> modules_;
+  ParameterCount count_;
+};
+
+}  // namespace medvqa::nn

@@ -1,0 +1,24 @@
+// How much temporary memory an operation takes: a pure function of its operands' shapes and the
+// device, shared by kernels and the dry run, so that a plan is exact to the byte.
+#pragma once
+
+#include <cstddef>
+#include <span>
+
+#include "medvqa/ops/backend.h"
+
+namespace medvqa::ops {
+
+// f16 products on a device without them: f32 copies of a, b and c.
+std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits);
+std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& traits);
+// Per thread: a tile of scores, and f32 copies of a head's keys and values.
+std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits);
+std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits);
+// A chunk of logits in the accumulator type, and its gradient in the type of x.
+std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits);
+
+// Query rows per tile of the CPU's attention, fixed here because scratch depends on it.
+inline constexpr std::int64_t kAttentionQueryTile = 64;
+
+}  // namespace medvqa::ops

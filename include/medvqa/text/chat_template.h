@@ -1,0 +1,58 @@
+// Conversations to the text a model was trained on, with the places in it that matter.
+//
+// One function per template, all of the same form, so that another model's stands beside it:
+// RenderedChat render_<model>(messages, options).
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "medvqa/text/span.h"
+#include "medvqa/text/tokenizer.h"
+
+namespace medvqa {
+
+// One piece of a message: text, or the place of a picture.
+struct ContentPart {
+  enum class Kind { text, image };
+  Kind kind = Kind::text;
+  std::string text;  // empty for an image
+};
+
+struct ChatMessage {
+  std::string role;  // "system", "user", "assistant"
+  std::vector<ContentPart> content;
+};
+
+struct ChatOptions {
+  // Ends with the assistant's header, for generation.
+  bool add_generation_prompt = false;
+  // How many placeholder tokens each picture takes, in the order of the pictures; for Qwen2-VL
+  // grid.patches() / merge_size^2. Empty: one each, as the template itself writes it.
+  std::vector<std::int64_t> image_tokens;
+};
+
+struct RenderedChat {
+  std::string text;
+  // Of every assistant message: its content and the end-of-turn token, not what follows that.
+  std::vector<Span> answers;
+  // Of every picture: its placeholders, without the markers around them.
+  std::vector<Span> images;
+};
+
+// Qwen2-VL and Qwen2.5-VL: <|im_start|>{role}\n{content}<|im_end|>\n for every message, and
+// "You are a helpful assistant." as the system's if the first message is not the system's. A
+// picture is <|vision_start|><|image_pad|>...<|vision_end|>.
+//
+// Errors: UserError(data) if a text contains one of the vision placeholders, for it would be taken
+// for a picture. Other special tokens in a text (<|im_start|>, <|im_end|>, <|endoftext|>) stay and
+// become special tokens, as in the reference: text from untrusted users can forge turns that way.
+RenderedChat render_qwen2_vl(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+
+// The tokens no loss is taken on with Qwen2-VL's template: padding and the vision placeholders,
+// as far as the vocabulary has them.
+std::vector<std::int32_t> qwen2_vl_unlabelled_ids(const Tokenizer& tokenizer);
+
+}  // namespace medvqa

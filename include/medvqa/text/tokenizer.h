@@ -1,0 +1,63 @@
+// Byte-level BPE from a Hugging Face tokenizer.json, equal to `tokenizers` 0.23.3 token for token.
+//
+// Read: added tokens with all their flags; normalizer null, NFC, or a Sequence of those;
+// pre_tokenizer ByteLevel (use_regex true: GPT-2's expression), or a Sequence of Split(Regex,
+// Isolated) and ByteLevel (add_prefix_space false); model BPE with merges in either spelling and
+// ignore_merges; decoder ByteLevel. Anything else in these places is an error, not a guess.
+// Not applied: post_processor (the chat template writes special tokens), truncation, padding.
+//
+// What counts as a letter or number and which marks combine is pinned to the reference's Unicode
+// versions, whatever the libraries installed here know (src/text/unicode_tables.h).
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "medvqa/text/span.h"
+
+namespace medvqa {
+
+// Tokens of a text. offsets[i] is the byte range of the text given that token i stands for:
+// exactly its bytes (which may be part of a character) where NFC changes nothing, and where it
+// does, the whole cluster (a letter with the marks on it) it comes from. Both ends never decrease.
+struct Encoding {
+  std::vector<std::int32_t> ids;
+  std::vector<Span> offsets;
+};
+
+class Tokenizer {
+ public:
+  // Errors: UserError(model), naming file and key.
+  static Tokenizer load(const std::filesystem::path& tokenizer_json);
+
+  ~Tokenizer();
+  Tokenizer(Tokenizer&&) noexcept;
+  Tokenizer& operator=(Tokenizer&&) noexcept;
+
+  // Special tokens written in the text become their ids, as in the reference. Safe to call from
+  // several threads. Errors: UserError(data) if the text is not UTF-8.
+  Encoding encode(std::string_view utf8) const;
+
+  // Ids to text; invalid UTF-8 becomes U+FFFD, ids outside the vocabulary nothing.
+  std::string decode(std::span<const std::int32_t> ids, bool skip_special) const;
+
+  // The id of a token as the file writes it (" the" is "Ġthe"), added tokens included.
+  std::optional<std::int32_t> token_id(std::string_view token) const;
+
+  // The highest id + 1, added tokens included. A model's embedding may have more rows.
+  std::int64_t vocab_size() const;
+
+ private:
+  struct State;
+  explicit Tokenizer(std::unique_ptr<const State> state);
+  std::unique_ptr<const State> state_;
+};
+
+}  // namespace medvqa

@@ -1,0 +1,56 @@
+// The reference device: f64 (the oracle), f32, bf16 and f16 storage, oneDNN products, OpenMP.
+// Each .cpp of this folder holds one operation; kernels/cuda has a .cu of the same stem.
+#pragma once
+
+#include <memory>
+
+#include "medvqa/ops/backend.h"
+
+namespace medvqa::cpu {
+
+class MatmulCache;
+
+class CpuBackend final : public ops::Backend {
+ public:
+  // Uses OpenMP's number of threads. UserError(ExitCode::device) on a processor without AVX2.
+  CpuBackend();
+  ~CpuBackend() override;
+  const ops::DeviceTraits& traits() const override { return traits_; }
+  std::shared_ptr<void> allocate_memory(std::size_t bytes) override;
+
+ private:
+  void do_upload(const void* host, const Tensor& dst) override;
+  void do_download(const Tensor& src, void* host) override;
+  void do_copy(const Tensor& src, const Tensor& dst) override;
+  void do_convert(const Tensor& src, const Tensor& dst) override;
+  void do_fill(const Tensor& dst, double value) override;
+  void do_accumulate(const Tensor& src, const ops::GradOut& dst) override;
+  void do_gemm(const ops::Gemm& p, const Tensor& scratch) override;
+  void do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) override;
+  void do_dequantize_nf4(const ops::Nf4Weight& weight, const Tensor& y_OI) override;
+  void do_quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) override;
+  void do_rms_norm(const ops::RmsNorm& p) override;
+  void do_rms_norm_backward(const ops::RmsNormBackward& p) override;
+  void do_layer_norm(const ops::LayerNorm& p) override;
+  void do_layer_norm_backward(const ops::LayerNormBackward& p) override;
+  void do_rotary_table(const ops::RotaryTable& p) override;
+  void do_rotary(const ops::Rotary& p) override;
+  void do_attention(const ops::Attention& p, const Tensor& scratch) override;
+  void do_attention_backward(const ops::AttentionBackward& p, const Tensor& scratch) override;
+  void do_activation(ops::Activation kind, const Tensor& x, const Tensor& y) override;
+  void do_activation_backward(ops::Activation kind, const Tensor& x, const Tensor& dy,
+                              const ops::GradOut& dx) override;
+  void do_swiglu(const ops::SwiGlu& p) override;
+  void do_swiglu_backward(const ops::SwiGluBackward& p) override;
+  void do_dropout(const ops::Dropout& p) override;
+  void do_gather_rows(const Tensor& table_VC, const Tensor& rows_T, const Tensor& y_TC) override;
+  void do_scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tensor& y_TC) override;
+  void do_linear_cross_entropy(const ops::LinearCrossEntropy& p, const Tensor& scratch) override;
+  void do_global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) override;
+  void do_adamw(const ops::AdamW& p) override;
+
+  ops::DeviceTraits traits_;
+  std::unique_ptr<MatmulCache> matmuls_;
+};
+
+}  // namespace medvqa::cpu

@@ -1,0 +1,159 @@
+// Products through oneDNN (f32, bf16), through f32 copies (f16), and plain loops (f64).
+#include <unordered_map>
+#include <utility>
+
+#include "kernels/cpu/activation.h"
+#include "kernels/cpu/cpu_backend.h"
+#include "kernels/cpu/elements.h"
+#include "kernels/cpu/matmul_cache.h"
+
+namespace medvqa::cpu {
+
+namespace {
+
+dnnl::memory::data_type dnnl_type(DType t) {
+  return t == DType::bf16 ? dnnl::memory::data_type::bf16 : dnnl::memory::data_type::f32;
+}
+
+// The matrix as the product reads it: rows x columns after the transpose.
+dnnl::memory::desc describe(const Tensor& t, ops::Transpose transpose) {
+  dnnl::memory::dims dims{t.dim(0), t.dim(1)};
+  dnnl::memory::dims strides{t.row_stride, 1};
+  if (transpose == ops::Transpose::yes) {
+    std::swap(dims[0], dims[1]);
+    std::swap(strides[0], strides[1]);
+  }
+  return {dims, dnnl_type(t.dtype), strides};
+}
+
+}  // namespace
+
+MatmulCache::MatmulCache() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine_) {}
+
+MatmulCache::Entry MatmulCache::make(const ops::Gemm& p, bool add_to_c) const {
+  Entry e;
+  e.a = describe(p.a, p.transpose_a);
+  e.b = describe(p.b, p.transpose_b);
+  e.c = describe(p.c, ops::Transpose::no);
+  dnnl::primitive_attr attributes;
+  if (p.alpha != 1) attributes.set_output_scales(0, {static_cast<float>(p.alpha)});
+  if (add_to_c) {
+    dnnl::post_ops sum;
+    sum.append_sum(1.0f);
+    attributes.set_post_ops(sum);
+  }
+  if (p.bias_N) {
+    e.bias = dnnl::memory::desc({1, p.c.dim(1)}, dnnl_type(p.bias_N.dtype), {p.c.dim(1), 1});
+    const dnnl::matmul::desc d(e.a, e.b, e.bias, e.c);
+    e.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(d, attributes, engine_));
+  } else {
+    const dnnl::matmul::desc d(e.a, e.b, e.c);
+    e.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(d, attributes, engine_));
+  }
+  return e;
+}
+
+void MatmulCache::run(const ops::Gemm& p, bool add_to_c) {
+  const auto flags = (p.transpose_a == ops::Transpose::yes ? 1 : 0) +
+                     (p.transpose_b == ops::Transpose::yes ? 2 : 0) + (add_to_c ? 4 : 0) +
+                     (p.bias_N ? 8 : 0);
+  const Key key{p.a.dim(0), p.a.dim(1), p.a.row_stride,
+                p.b.dim(0), p.b.dim(1), p.b.row_stride,
+                p.c.dim(0), p.c.dim(1), p.c.row_stride,
+                flags,      static_cast<std::int64_t>(p.a.dtype),
+                static_cast<std::int64_t>(p.c.dtype),
+                static_cast<std::int64_t>(std::bit_cast<std::uint64_t>(p.alpha))};
+  auto found = entries_.find(key);
+  if (found == entries_.end()) found = entries_.emplace(key, make(p, add_to_c)).first;
+  const Entry& e = found->second;
+  std::unordered_map<int, dnnl::memory> operands{
+      {DNNL_ARG_SRC, dnnl::memory(e.a, engine_, p.a.data)},
+      {DNNL_ARG_WEIGHTS, dnnl::memory(e.b, engine_, p.b.data)},
+      {DNNL_ARG_DST, dnnl::memory(e.c, engine_, p.c.data)}};
+  if (p.bias_N) operands.emplace(DNNL_ARG_BIAS, dnnl::memory(e.bias, engine_, p.bias_N.data));
+  e.primitive.execute(stream_, operands);
+  stream_.wait();
+}
+
+namespace {
+
+// The oracle's product: one accumulator an element, in order of k.
+void gemm_f64(const ops::Gemm& p, bool add_to_c) {
+  const bool ta = p.transpose_a == ops::Transpose::yes;
+  const bool tb = p.transpose_b == ops::Transpose::yes;
+  const std::int64_t inner = p.a.dim(ta ? 0 : 1);
+  const auto a = [&](std::int64_t m, std::int64_t k) {
+    return ta ? row<double>(p.a, k)[m] : row<double>(p.a, m)[k];
+  };
+  const auto b = [&](std::int64_t k, std::int64_t n) {
+    return tb ? row<double>(p.b, n)[k] : row<double>(p.b, k)[n];
+  };
+  parallel_for(p.c.dim(0), p.c.dim(1) * inner, [&](std::int64_t m) {
+    double* c = row<double>(p.c, m);
+    for (std::int64_t n = 0; n < p.c.dim(1); ++n) {
+      double sum = 0;
+      for (std::int64_t k = 0; k < inner; ++k) sum += a(m, k) * b(k, n);
+      put(c[n], p.alpha * sum + (p.bias_N ? p.bias_N.as<double>()[n] : 0.0), add_to_c);
+    }
+  });
+}
+
+Tensor contiguous_f32(std::byte*& at, const Tensor& like) {
+  Tensor t(at, DType::f32, like.shape);
+  at += (t.bytes() + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
+  return t;
+}
+
+void widen_rows(const Tensor& src, const Tensor& dst) {
+  parallel_for(src.dim(0), src.dim(1), [&](std::int64_t i) {
+    const Float16* s = row<Float16>(src, i);
+    float* d = row<float>(dst, i);
+    for (std::int64_t c = 0; c < src.dim(1); ++c) d[c] = static_cast<float>(s[c]);
+  });
+}
+
+// f16 operands become f32; the product is added to c in f32 and rounded once.
+void gemm_f16(const ops::Gemm& p, bool add_to_c, MatmulCache& matmuls, const Tensor& scratch) {
+  auto* at = static_cast<std::byte*>(scratch.data);
+  ops::Gemm q = p;
+  q.a = contiguous_f32(at, p.a);
+  q.b = contiguous_f32(at, p.b);
+  widen_rows(p.a, q.a);
+  widen_rows(p.b, q.b);
+  if (p.c.dtype == DType::f32) return matmuls.run(q, add_to_c);
+  q.c = contiguous_f32(at, p.c);
+  q.bias_N = {};
+  matmuls.run(q, false);
+  parallel_for(p.c.dim(0), p.c.dim(1), [&](std::int64_t m) {
+    const float* product = row<float>(q.c, m);
+    Float16* c = row<Float16>(p.c, m);
+    for (std::int64_t n = 0; n < p.c.dim(1); ++n) {
+      const float bias = p.bias_N ? load(p.bias_N.as<Float16>()[n]) : 0.0f;
+      put(c[n], product[n] + bias, add_to_c);
+    }
+  });
+}
+
+}  // namespace
+
+void CpuBackend::do_gemm(const ops::Gemm& p, const Tensor& scratch) {
+  if (p.c.elements() == 0) return;
+  const bool add_to_c = p.accumulate || p.residual_MN;
+  if (p.residual_MN && p.residual_MN.data != p.c.data) do_copy(p.residual_MN, p.c);
+  if (p.a.dtype == DType::f64) {
+    gemm_f64(p, add_to_c);
+  } else if (p.a.dtype == DType::f16) {
+    gemm_f16(p, add_to_c, *matmuls_, scratch);
+  } else {
+    matmuls_->run(p, add_to_c);
+  }
+  if (p.activation == ops::Activation::none) return;
+  if (p.preactivation_MN) do_copy(p.c, p.preactivation_MN);
+  do_activation(p.activation, p.c, p.c);
+}
+
+void CpuBackend::do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) {
+  for (const ops::Gemm& p : group) do_gemm(p, scratch);
+}
+
+}  // namespace medvqa::cpu

@@ -1,0 +1,32 @@
+// oneDNN's primitives by the shape, type and strides they were made for.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <oneapi/dnnl/dnnl.hpp>
+
+#include "medvqa/ops/params.h"
+
+namespace medvqa::cpu {
+
+// c_MN = alpha * op(a) op(b) [+ bias] [+ c], a and b f32 or bf16, c either.
+class MatmulCache {
+ public:
+  MatmulCache();
+  void run(const ops::Gemm& p, bool add_to_c);
+
+ private:
+  using Key = std::array<std::int64_t, 13>;
+  struct Entry {
+    dnnl::memory::desc a, b, c, bias;
+    dnnl::matmul primitive;
+  };
+  Entry make(const ops::Gemm& p, bool add_to_c) const;
+
+  dnnl::engine engine_;
+  dnnl::stream stream_;
+  std::map<Key, Entry> entries_;
+};
+
+}  // namespace medvqa::cpu

@@ -1,0 +1,92 @@
+#!/usr/bin/env python3
+"""Writes the committed fixtures: a tiny Qwen2-VL, its adapter, images and the expected numbers.
+
+Needs scripts/requirements-reference.txt. The same seed and versions give the same files.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.numpy import save_file
+
+from reference import program, run_reference, samples, tiny_models
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGES = ["torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors",
+            "pillow", "numpy"]
+RECIPE = tiny_models.Recipe(
+    seed=20260301, storage="nf4_nested", tied=False, dtype="bfloat16", heads=3, kv_heads=1,
+    head_dim=16, intermediate=256, layers=2, vision_heads=2, vision_head_dim=20, vision_depth=2,
+    vision_mlp_ratio=2, merges=64, spare_rows=1, skip_modules=["lm_head", "model.visual.merger"],
+    flat_config=True, new_prefixes=False, sharded=False, merges_as_text=True,
+    min_pixels=28 * 28, max_pixels=5 * 28 * 28, rope_theta=1000000.0, r=16, alpha=16, rslora=False)
+TRAINING = run_reference.Training()
+SAMPLES = 6
+KINDS = ["jpeg_rgb", "png_rgba", "jpeg_grey"]
+SIZES = [(61, 83), (128, 40), (30, 33)]
+
+
+def write_images_and_rows(folder: Path) -> None:
+    """Three images, each asked about twice."""
+    samples.write_dataset(RECIPE.seed, len(KINDS), folder, KINDS, SIZES)
+    first = samples.read_dataset(folder)
+    rows = first + [{"image": row["image"], "question": f"Is image {i} axial?",
+                     "answer": ["yes", "no", "on the left"][i]} for i, row in enumerate(first)]
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    (folder / "dataset.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_expected(folder: Path) -> dict:
+    """expected.safetensors, expected_inputs.json and expected_training.json; returns rounding."""
+    encoded = run_reference.load_samples(folder / "checkpoint", folder)
+    order = next(run_reference.step_groups(len(encoded), TRAINING))
+    results = {}
+    for name, compute in (("f32", torch.float32), ("f64", torch.float64)):
+        model = run_reference.Reference(folder / "checkpoint", RECIPE, folder / "adapter", compute)
+        probe = model.probe([encoded[i] for i in order])
+        records = model.train(encoded, TRAINING)
+        adapter = {k: p.detach().numpy() for k, p in model.adapter().items()}
+        results[name] = (probe, records, adapter)
+    probe, records, _ = results["f32"]
+    probe["loss"] = probe["loss"].astype(np.float32)
+    metadata = {"samples": json.dumps(order)}
+    save_file({k: np.ascontiguousarray(v) for k, v in probe.items()},
+              folder / "expected.safetensors", metadata)
+    inputs = {name: torch.cat([getattr(s, name) for s in encoded]).tolist()
+              for name in ("input_ids", "labels", "image_grid_thw")}
+    (folder / "expected_inputs.json").write_text(json.dumps(inputs) + "\n")
+    (folder / "expected_training.json").write_text(json.dumps(records, indent=1) + "\n")
+    return run_reference.rounding(results["f32"], results["f64"])
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=ROOT / "tests/fixtures/qwen2_vl_tiny")
+    folder = parser.parse_args().out
+    shutil.rmtree(folder, ignore_errors=True)
+    torch.set_num_threads(1)
+    tiny_models.write_checkpoint(RECIPE, folder / "checkpoint")
+    run_reference.make_adapter(folder / "checkpoint", RECIPE, folder / "adapter")
+    write_images_and_rows(folder)
+    rounding = write_expected(folder)
+    config = program.configuration(
+        "checkpoint", "dataset.jsonl", "adapter", "../../../runs/qwen2_vl_tiny",
+        {"r": RECIPE.r, "alpha": RECIPE.alpha, "rslora": RECIPE.rslora},
+        dataclasses.asdict(TRAINING))
+    (folder / "config_run.json").write_text(json.dumps(config, indent=2) + "\n")
+    recipe = {"made_by": "scripts/make_fixtures.py", "recipe": dataclasses.asdict(RECIPE),
+              "training": dataclasses.asdict(TRAINING), "f32_against_f64": rounding,
+              "versions": {p: importlib.metadata.version(p) for p in PACKAGES}}
+    (folder / "recipe.json").write_text(json.dumps(recipe, indent=2) + "\n")
+    size = sum(f.stat().st_size for f in folder.rglob("*") if f.is_file())
+    print(f"{folder}: {size / 1000:.0f} kB; f32 against f64: {rounding}")
+
+
+if __name__ == "__main__":
+    main()

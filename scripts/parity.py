@@ -1,0 +1,210 @@
+#!/usr/bin/env python3
+"""Live comparison with transformers + PEFT + bitsandbytes on fresh random models.
+
+For every seed a Qwen2-VL of drawn shape, an adapter with B != 0 and samples are made, run through
+the reference stack and through medvqa, and compared. Needs scripts/requirements-reference.txt.
+Prints a table a seed and, last, `N passed, N failed`; exit code 1 when a case failed.
+"""
+
+import argparse
+import dataclasses
+import json
+import random
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+import transformers
+from peft import PeftModel
+from peft.utils import load_peft_weights, set_peft_model_state_dict
+
+from reference import compare, four_bit, program, run_reference, samples, tiny_models
+
+ROOT = Path(__file__).resolve().parent.parent
+BF16_BAR = 2.0  # our bf16 error over the reference's own, both against f32
+
+
+@dataclasses.dataclass
+class Case:
+    """One seed: the drawn files in `folder`, and the reference's f32 results."""
+
+    folder: Path
+    recipe: tiny_models.Recipe
+    training: run_reference.Training
+    encoded: list
+    first: list            # the samples of the first optimizer step
+    probe: dict
+    records: list
+    adapter: dict          # after training
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.folder / "checkpoint"
+
+
+def train_in(case_folder: Path, recipe, training, encoded, first, compute) -> tuple:
+    """(probe, step records, trained adapter) of the reference in one compute type."""
+    model = run_reference.Reference(case_folder / "checkpoint", recipe, case_folder / "adapter",
+                                    compute)
+    probe = model.probe(first)
+    records = model.train(encoded, training)
+    return probe, records, {k: p.detach().numpy() for k, p in model.adapter().items()}
+
+
+def make_case(seed: int, folder: Path) -> Case:
+    """Draws everything for a seed, runs the reference in f32, writes medvqa's configuration."""
+    recipe = tiny_models.draw(seed)
+    rng = random.Random(seed + 2)
+    training = run_reference.Training(
+        batch_size=rng.choice([1, 2, 3]), gradient_accumulation=rng.choice([1, 2, 3]),
+        learning_rate=rng.choice([2e-4, 5e-4]), warmup_steps=rng.choice([0, 2, 5]),
+        weight_decay=rng.choice([0.0, 0.01]), max_grad_norm=rng.choice([0.5, 1.0, 100.0]),
+        seed=rng.randrange(1, 10000))
+    tiny_models.write_checkpoint(recipe, folder / "checkpoint")
+    run_reference.make_adapter(folder / "checkpoint", recipe, folder / "adapter")
+    samples.write_dataset(seed, rng.randint(6, 9), folder)
+    encoded = run_reference.load_samples(folder / "checkpoint", folder)
+    first = [encoded[i] for i in next(run_reference.step_groups(len(encoded), training))]
+    results = train_in(folder, recipe, training, encoded, first, torch.float32)
+    model = {"quantization": "nf4", "double_quant": False} \
+        if recipe.storage == "nf4_on_load" else {"quantization": "auto"}
+    config = program.configuration(
+        "checkpoint", "dataset.jsonl", "adapter", "run",
+        {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora},
+        dataclasses.asdict(training), model)
+    (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    return Case(folder, recipe, training, encoded, first, *results)
+
+
+def compare_probes(table: compare.Table, medvqa: program.Program, case: Case) -> dict:
+    """Inputs and results against the reference; packing and recomputation against each other."""
+    config = case.folder / "config.json"
+    model = run_reference.Reference(case.checkpoint, case.recipe, case.folder / "adapter")
+    everything = run_reference.inputs(case.encoded, [model.position_ids(s) for s in case.encoded])
+    compare.compare_inputs(table, medvqa.probe_inputs(config, "inputs"), everything, "all: ")
+    actual = medvqa.probe(config, "probe", 'train.recompute="none"')
+    compare.compare_inputs(table, actual, case.probe)
+    compare.compare_results(table, actual, case.probe)
+    recomputed = medvqa.probe(config, "recomputed", 'train.recompute="all"')
+    compare.compare_bits(table, "recompute all = none, bitwise", recomputed, actual)
+    count = len(case.first)
+    for name, packing in (("all packed: ", "true"), ("separate: ", "false")):
+        other = medvqa.probe(config, packing, f"data.packing={packing}",
+                             f"train.batch_size={count}", "train.gradient_accumulation=1")
+        compare.compare_results(table, other, actual, name)
+    return actual
+
+
+def compare_training(table: compare.Table, medvqa: program.Program, case: Case) -> None:
+    """Ten steps, then the written adapter through PEFT and back through medvqa."""
+    config, run = case.folder / "config.json", case.folder / "run"
+    compare.compare_training(table, medvqa.train(config, run), case.records)
+    written = program.read_adapter(run / "adapter")
+    compare.compare_adapter(table, written, case.adapter)
+
+    base = run_reference.load_base(case.checkpoint, case.recipe, torch.float32)
+    model = PeftModel.from_pretrained(base, run / "adapter")
+    result = set_peft_model_state_dict(model, load_peft_weights(run / "adapter", device="cpu"))
+    missing = [key for key in result.missing_keys if "lora_" in key]
+    table.holds("PEFT: missing keys", len(missing), not missing)
+    table.holds("PEFT: unexpected keys", len(result.unexpected_keys),
+                not result.unexpected_keys)
+    reference = run_reference.Reference(case.checkpoint, case.recipe, run / "adapter")
+    inside = {k: p.detach().numpy() for k, p in reference.adapter().items()}
+    same = set(inside) == set(written) and all(np.array_equal(inside[k], written[k])
+                                               for k in inside)
+    table.holds("PEFT: tensors are the file's", "same" if same else "different", same)
+    again = medvqa.probe(config, "again", f"lora.init_from={json.dumps(str(run / 'adapter'))}")
+    expected = reference.probe(case.first)
+    table.at_most("PEFT: logits with the written adapter",
+                  compare.relative(again["logits"], expected["logits"]), compare.BARS["logits"])
+
+
+def joined(probe: dict) -> np.ndarray:
+    """All gradients of a probe as one vector."""
+    return np.concatenate([probe[k].ravel() for k in sorted(probe) if k.startswith("grad.")])
+
+
+def compare_bf16(table: compare.Table, medvqa: program.Program, case: Case) -> None:
+    """Errors against f32 in bf16: ours over the reference's own."""
+    model = run_reference.Reference(case.checkpoint, case.recipe, case.folder / "adapter",
+                                    torch.bfloat16)
+    theirs = model.probe(case.first)
+    ours = medvqa.probe(case.folder / "config.json", "bf16", 'model.compute="bf16"')
+    for name, pick in (("logits", lambda p: p["logits"]), ("gradients", joined)):
+        own = compare.norm(pick(theirs), pick(case.probe))
+        table.note(f"bf16 {name}: the reference's error", own)
+        found = compare.norm(pick(ours), pick(case.probe))
+        table.note(f"bf16 {name}: our error", found)
+        table.at_most(f"bf16 {name}: ours over the reference's", found / own, BF16_BAR)
+
+
+def note_rounding(table: compare.Table, case: Case) -> None:
+    """The reference's own f32 rounding, and the stack's unrounded forward where it can be run."""
+    wide = train_in(case.folder, case.recipe, case.training, case.encoded, case.first,
+                    torch.float64)
+    narrow = (case.probe, case.records, case.adapter)
+    for name, value in run_reference.rounding(narrow, wide).items():
+        table.at_most(f"f32 against f64: {name}", value, compare.BARS[name])
+    try:
+        stack = run_reference.Reference(case.checkpoint, case.recipe, case.folder / "adapter",
+                                        weights="stack").probe(case.first)
+    except four_bit.Unreliable as reason:
+        table.note("bitsandbytes' own products", f"not run: {reason}")
+        return
+    table.note("bitsandbytes' own products: logits",
+               compare.relative(stack["logits"], case.probe["logits"]))
+    table.note("bitsandbytes' own products: gradients",
+               compare.norm(joined(stack), joined(case.probe)))
+
+
+def run_seed(seed: int, executable: Path | None) -> compare.Table:
+    """Everything for one seed; `executable` None checks the reference against its own f64."""
+    with tempfile.TemporaryDirectory() as scratch:
+        begin = time.monotonic()
+        folder = Path(scratch)
+        case = make_case(seed, folder)
+        shape = {k: v for k, v in dataclasses.asdict(case.recipe).items()}
+        table = compare.Table(f"seed {seed}: {shape} {case.training}")
+        if executable is None:
+            note_rounding(table, case)
+        else:
+            medvqa = program.Program(executable, folder)
+            for check in (compare_probes, compare_training, compare_bf16):
+                try:
+                    check(table, medvqa, case)
+                except (program.Failure, OSError, KeyError) as error:
+                    table.holds(check.__name__, f"{type(error).__name__}: {error}", False)
+        table.note("seconds", f"{time.monotonic() - begin:.0f}")
+    return table
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--medvqa", type=Path, default=ROOT / "build/cpu/medvqa")
+    parser.add_argument("--seeds", type=int, default=4, help="how many fresh consecutive seeds")
+    parser.add_argument("--seed", type=int, action="append", help="a given seed, repeatable")
+    parser.add_argument("--reference-only", action="store_true",
+                        help="compare the reference's f32 with its f64; medvqa is not run")
+    arguments = parser.parse_args()
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    torch.set_num_threads(min(2, torch.get_num_threads()))
+    start = random.SystemRandom().randrange(2**31 - 4096)
+    seeds = arguments.seed or list(range(start, start + arguments.seeds))
+    print("seeds:", " ".join(map(str, seeds)), flush=True)
+    passed = failed = 0
+    for seed in seeds:
+        table = run_seed(seed, None if arguments.reference_only else arguments.medvqa)
+        table.print()
+        sys.stdout.flush()
+        passed, failed = passed + table.passed, failed + table.failed
+    print(f"\n{passed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,311 @@
+"""Probe tensors and training runs of transformers + PEFT + bitsandbytes on a CPU.
+
+Samples run one at a time, without padding; the loss of a step is the sum of the cross-entropy
+over all its label tokens divided by their number, as HF Trainer computes it. The names, shapes
+and meanings of the probe tensors are those of the configuration reference. Shape letters: T
+tokens of all samples, P patches, R rows that predict a label, V vocabulary.
+"""
+
+import dataclasses
+import json
+import math
+from pathlib import Path
+
+import bitsandbytes
+import numpy as np
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from PIL import Image
+from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
+from transformers.image_utils import load_image
+from transformers.models.qwen2_vl import modeling_qwen2_vl
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
+
+from reference import compare, four_bit, tiny_models
+from reference.tokenizer import CHAT_TEMPLATE
+
+TARGETS = (r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+           r"|model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])")
+
+
+@dataclasses.dataclass
+class Sample:
+    """One encoded sample; the fields are the probe's, for this sample alone."""
+
+    input_ids: torch.Tensor       # i64 [T]
+    labels: torch.Tensor          # i64 [T], -100 where the loss is not computed
+    pixel_values: torch.Tensor    # f32 [P, 1176]
+    image_grid_thw: torch.Tensor  # i64 [1, 3]
+    logit_rows: torch.Tensor      # i64 [R]: row t predicts label t + 1
+
+
+@dataclasses.dataclass
+class Training:
+    """The recipe of a training run, as in medvqa's section `train`."""
+
+    steps: int = 10
+    batch_size: int = 2
+    gradient_accumulation: int = 2
+    learning_rate: float = 2e-4
+    warmup_steps: int = 2
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    seed: int = 3407
+
+
+def open_image(path: Path) -> Image.Image:
+    """As transformers opens it; 16-bit grey is scaled to 8 bits, where Pillow would clip it."""
+    picture = load_image(Image.open(path)) if not _is_grey16(path) else None
+    if picture is None:
+        wide = np.asarray(Image.open(path)).astype(np.float64)
+        picture = Image.fromarray(np.round(wide / 257).astype(np.uint8))
+    return picture.convert("RGB")
+
+
+def _is_grey16(path: Path) -> bool:
+    with Image.open(path) as picture:
+        return picture.mode.startswith("I")
+
+
+class Encoder:
+    """Text and image to model inputs, from the files of a checkpoint folder."""
+
+    def __init__(self, checkpoint: Path):
+        self.tokenizer = PreTrainedTokenizerFast(
+            tokenizer_file=str(checkpoint / "tokenizer.json"), chat_template=CHAT_TEMPLATE)
+        self.processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
+
+    def encode(self, row: dict, images: Path) -> Sample:
+        """One row {"image", "question", "answer"}: labels on the answer and its <|im_end|>."""
+        pixels = self.processor(images=[open_image(images / row["image"])], return_tensors="pt")
+        count = int(pixels["image_grid_thw"][0].prod()) // self.processor.merge_size**2
+        user = {"role": "user", "content": [{"type": "image"},
+                                            {"type": "text", "text": row["question"]}]}
+        answer = {"role": "assistant", "content": [{"type": "text", "text": row["answer"]}]}
+        render = self.tokenizer.apply_chat_template
+        prompt = render([user], tokenize=False, add_generation_prompt=True)
+        text = render([user, answer], tokenize=False)
+        assert text.startswith(prompt), "the prompt is not a prefix of the conversation"
+        prompt, text = (t.replace("<|image_pad|>", "<|image_pad|>" * count, 1)
+                        for t in (prompt, text))
+        begin, end = len(prompt), len(prompt) + len(row["answer"]) + len("<|im_end|>")
+        encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
+        ids = torch.tensor(encoding["input_ids"])
+        inside = torch.tensor([begin <= a < b <= end for a, b in encoding["offset_mapping"]])
+        labels = torch.where(inside, ids, -100)
+        return Sample(ids, labels, pixels["pixel_values"].float(), pixels["image_grid_thw"].long(),
+                      torch.nonzero(labels[1:] != -100).flatten())
+
+
+def load_base(checkpoint: Path, recipe: tiny_models.Recipe, compute: torch.dtype,
+              weights: str = "rounded"):
+    """The base model in train() mode with every tensor that is not 4-bit in `compute`.
+
+    `weights` is "rounded" or "stack", see four_bit.py.
+    """
+    stored = tiny_models.DTYPES[recipe.dtype]
+    settings = {}
+    if recipe.storage == "nf4_on_load":
+        settings["quantization_config"] = tiny_models.quantization(recipe)
+    model = Qwen2VLForConditionalGeneration.from_pretrained(checkpoint, dtype=stored, **settings)
+    for name, module in model.named_modules():
+        if isinstance(module, bitsandbytes.nn.Linear4bit):
+            found = module.weight.quant_state.dtype
+            assert found == stored, f"{name}: quant_state has {found}, the file {stored}"
+    for parameter in model.parameters():
+        if not isinstance(parameter, bitsandbytes.nn.Params4bit):
+            parameter.data = parameter.data.to(compute)
+        parameter.requires_grad_(False)
+    four_bit.fix_products(model, compute, weights)
+    if compute == torch.float64:
+        _keep_double(model)
+    return model.train()
+
+
+def _keep_double(model) -> None:
+    """Removes transformers' casts to f32 inside norms and the vision rotation, for the oracle."""
+    def rms_norm(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
+                                              + self.variance_epsilon))
+
+    def rotate(q, k, cos, sin):
+        cos, sin = cos.unsqueeze(-2).double(), sin.unsqueeze(-2).double()
+        half = modeling_qwen2_vl.rotate_half
+        return q * cos + half(q) * sin, k * cos + half(k) * sin
+
+    for module in model.modules():
+        if isinstance(module, modeling_qwen2_vl.Qwen2VLRMSNorm):
+            module.forward = rms_norm.__get__(module)
+        if isinstance(module, modeling_qwen2_vl.VisionAttention):
+            module.forward = _with_rotation(module.forward, rotate)
+
+
+def _with_rotation(forward, rotate):
+    """`forward` with modeling_qwen2_vl's vision rotation exchanged while it runs."""
+    def wrapped(*arguments, **settings):
+        original = modeling_qwen2_vl.apply_rotary_pos_emb_vision
+        modeling_qwen2_vl.apply_rotary_pos_emb_vision = rotate
+        try:
+            return forward(*arguments, **settings)
+        finally:
+            modeling_qwen2_vl.apply_rotary_pos_emb_vision = original
+    return wrapped
+
+
+def make_adapter(checkpoint: Path, recipe: tiny_models.Recipe, folder: Path) -> None:
+    """Writes a PEFT adapter on every linear of the blocks, with B not zero."""
+    base = load_base(checkpoint, recipe, torch.float32)
+    torch.manual_seed(recipe.seed)
+    model = get_peft_model(base, LoraConfig(
+        r=recipe.r, lora_alpha=recipe.alpha, use_rslora=recipe.rslora, lora_dropout=0.0,
+        target_modules=TARGETS, bias="none", task_type="CAUSAL_LM"))
+    generator = torch.Generator().manual_seed(recipe.seed + 1)
+    for name, parameter in model.named_parameters():
+        if "lora_B" in name:
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.data = 0.2 / math.sqrt(recipe.r) * noise
+    model.peft_config["default"].base_model_name_or_path = "."
+    model.save_pretrained(folder)
+    (folder / "README.md").unlink(missing_ok=True)
+
+
+class Reference:
+    """Base model and adapter in one compute dtype; adapters are f32, or f64 under f64."""
+
+    def __init__(self, checkpoint: Path, recipe: tiny_models.Recipe, adapter: Path,
+                 compute: torch.dtype = torch.float32, weights: str = "rounded"):
+        base = load_base(checkpoint, recipe, compute, weights)
+        self.model = PeftModel.from_pretrained(base, adapter, is_trainable=True).train()
+        for parameter in self.adapter().values():
+            wide = torch.float64 if compute == torch.float64 else torch.float32
+            parameter.data = parameter.data.to(wide)
+        self.compute = compute
+
+    def adapter(self) -> dict[str, torch.nn.Parameter]:
+        """Adapter parameters by their key in adapter_model.safetensors."""
+        return {name.replace(".default.", "."): parameter
+                for name, parameter in self.model.named_parameters() if "lora_" in name}
+
+    def position_ids(self, sample: Sample) -> torch.Tensor:
+        """M-RoPE rows, i64 [3, T]."""
+        inner = self.model.get_base_model().model
+        ids = sample.input_ids[None]
+        kinds = (ids == inner.config.image_token_id).int()
+        positions, _ = inner.get_rope_index(
+            ids, mm_token_type_ids=kinds, image_grid_thw=sample.image_grid_thw,
+            attention_mask=torch.ones_like(ids))
+        return positions[:, 0]
+
+    def logits(self, sample: Sample) -> torch.Tensor:
+        """Logits of the rows that predict a label, [R, V], f32 or f64."""
+        ids = sample.input_ids[None]
+        image_token = self.model.get_base_model().config.image_token_id
+        output = self.model(
+            input_ids=ids, attention_mask=torch.ones_like(ids),
+            pixel_values=sample.pixel_values.to(self.compute),
+            image_grid_thw=sample.image_grid_thw,
+            mm_token_type_ids=(ids == image_token).int(), use_cache=False)
+        rows = output.logits[0, sample.logit_rows]
+        return rows if self.compute == torch.float64 else rows.float()
+
+    def accumulate(self, samples: list[Sample]) -> tuple[float, int, list[torch.Tensor]]:
+        """Adds the gradients of one optimizer step: (loss, label tokens, logits per sample)."""
+        tokens = sum(len(s.logit_rows) for s in samples)
+        loss, logits = 0.0, []
+        for sample in samples:
+            rows = self.logits(sample)
+            targets = sample.labels[sample.logit_rows + 1]
+            part = torch.nn.functional.cross_entropy(rows, targets, reduction="sum") / tokens
+            part.backward()
+            loss += float(part.detach().double())
+            logits.append(rows.detach())
+        return loss, tokens, logits
+
+    def probe(self, samples: list[Sample]) -> dict[str, np.ndarray]:
+        """The probe file's tensors for the samples of one optimizer step; updates nothing."""
+        self.model.zero_grad(set_to_none=True)
+        tensors = inputs(samples, [self.position_ids(s) for s in samples])
+        loss, _, logits = self.accumulate(samples)
+        tensors["logits"] = torch.cat(logits).numpy()
+        tensors["loss"] = np.array([loss], dtype=tensors["logits"].dtype)
+        for key, parameter in self.adapter().items():
+            tensors["grad." + key] = parameter.grad.clone().numpy()
+        self.model.zero_grad(set_to_none=True)
+        return tensors
+
+    def train(self, samples: list[Sample], recipe: Training) -> list[dict]:
+        """Runs `recipe.steps` optimizer steps; one record a step, as in metrics.jsonl."""
+        parameters = list(self.adapter().values())
+        optimizer = bitsandbytes.optim.AdamW8bit(
+            parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
+        scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(recipe))
+        records = []
+        groups = step_groups(len(samples), recipe)
+        for step in range(recipe.steps):
+            self.model.zero_grad(set_to_none=True)
+            loss, tokens, _ = self.accumulate([samples[i] for i in next(groups)])
+            norm = torch.nn.utils.clip_grad_norm_(parameters, recipe.max_grad_norm)
+            records.append({"step": step + 1, "loss": loss, "grad_norm": float(norm),
+                            "learning_rate": scheduler.get_last_lr()[0], "label_tokens": tokens})
+            optimizer.step()
+            scheduler.step()
+        return records
+
+
+def inputs(samples: list[Sample], positions: list[torch.Tensor]) -> dict[str, np.ndarray]:
+    """The first seven probe tensors: samples one after another, without padding."""
+    lengths = [len(s.input_ids) for s in samples]
+    begins = np.concatenate([[0], np.cumsum(lengths)])
+    return {
+        "input_ids": torch.cat([s.input_ids for s in samples]).numpy(),
+        "cu_seqlens": begins.astype(np.int32),
+        "labels": torch.cat([s.labels for s in samples]).numpy(),
+        "position_ids": torch.cat(positions, dim=1).contiguous().numpy(),
+        "pixel_values": torch.cat([s.pixel_values for s in samples]).numpy(),
+        "image_grid_thw": torch.cat([s.image_grid_thw for s in samples]).numpy(),
+        "logit_rows": torch.cat([s.logit_rows + int(b)
+                                 for s, b in zip(samples, begins)]).numpy(),
+    }
+
+
+def linear_schedule(recipe: Training):
+    """HF's linear schedule: the factor of the k-th optimizer step, k from 0."""
+    def factor(step: int) -> float:
+        if step < recipe.warmup_steps:
+            return step / max(1, recipe.warmup_steps)
+        left = recipe.steps - step
+        return max(0.0, left / max(1, recipe.steps - recipe.warmup_steps))
+    return factor
+
+
+def step_groups(count: int, recipe: Training):
+    """Yields the sample indices of each optimizer step; the order is HF Trainer's for the seed."""
+    epoch = 0
+    while True:
+        generator = torch.Generator().manual_seed(recipe.seed + epoch)
+        order = torch.randperm(count, generator=generator).tolist()
+        size = recipe.batch_size * recipe.gradient_accumulation
+        for begin in range(0, count, size):
+            yield order[begin:begin + size]
+        epoch += 1
+
+
+def load_samples(checkpoint: Path, dataset: Path) -> list[Sample]:
+    """All samples of a data set folder, in file order."""
+    encoder = Encoder(checkpoint)
+    lines = (dataset / "dataset.jsonl").read_text(encoding="utf-8").splitlines()
+    return [encoder.encode(json.loads(line), dataset / "images") for line in lines]
+
+
+def rounding(narrow: tuple, wide: tuple) -> dict[str, float]:
+    """Differences of two (probe, step records, adapter) of the same run in two compute types."""
+    a, b = narrow[0], wide[0]
+    return {
+        "logits": compare.relative(a["logits"], b["logits"]),
+        "loss": compare.relative(a["loss"], b["loss"]),
+        "gradient": max(compare.norm(a[k], b[k]) for k in b if k.startswith("grad.")),
+        "step_loss": max(abs(x["loss"] / y["loss"] - 1) for x, y in zip(narrow[1], wide[1])),
+        "step_grad_norm": max(abs(x["grad_norm"] / y["grad_norm"] - 1)
+                              for x, y in zip(narrow[1], wide[1])),
+        "adapter": max(compare.norm(narrow[2][k], wide[2][k]) for k in wide[2]),
+    }

@@ -1,0 +1,229 @@
+"""Random Qwen2-VL checkpoints of any shape for a seed, written as they stand on the Hub.
+
+Four consecutive seeds cover nested NF4, plain NF4, NF4 quantised on load and nested NF4 again,
+with tied and untied heads; everything else is drawn. Linears are N(0, 1/fan_in), norms near 1,
+biases and gates not zero.
+"""
+
+import dataclasses
+import json
+import math
+import random
+import shutil
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import BitsAndBytesConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+
+from reference import tokenizer as tokenizers_of_ours
+
+HEADS = [(3, 1), (5, 5), (6, 2), (4, 2), (7, 1), (2, 1)]
+MROPE_SECTIONS = {16: [2, 3, 3], 24: [4, 4, 4], 32: [4, 6, 6], 40: [4, 8, 8], 64: [8, 12, 12]}
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+@dataclasses.dataclass
+class Recipe:
+    """Everything that determines a checkpoint and its adapter. Sizes in elements."""
+
+    seed: int
+    storage: str               # nf4_nested | nf4_plain | nf4_on_load (16-bit files)
+    tied: bool
+    dtype: str                 # of the 16-bit tensors and of the quant_state
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    layers: int
+    vision_heads: int
+    vision_head_dim: int
+    vision_depth: int
+    vision_mlp_ratio: int
+    merges: int
+    spare_rows: int            # vocabulary rows beyond the tokenizer's
+    skip_modules: list[str]    # linears that stay 16-bit
+    flat_config: bool          # config.json as on the Hub, else as transformers 5 writes it
+    new_prefixes: bool         # model.language_model... and model.visual... in the files
+    sharded: bool
+    merges_as_text: bool
+    min_pixels: int
+    max_pixels: int
+    rope_theta: float
+    r: int
+    alpha: int
+    rslora: bool
+
+    @property
+    def hidden(self) -> int:
+        return self.heads * self.head_dim
+
+
+def draw(seed: int) -> Recipe:
+    """The recipe of a seed."""
+    rng = random.Random(seed)
+    heads, kv_heads = rng.choice(HEADS)
+    head_dim = rng.choice([d for d in MROPE_SECTIONS if d * heads <= 256])
+    layers, vision_depth = rng.choice([2, 3]), rng.choice([2, 3])
+    skipped = ["lm_head", "model.visual.merger"]
+    storage = ["nf4_nested", "nf4_plain", "nf4_on_load", "nf4_nested"][seed % 4]
+    if storage != "nf4_on_load":
+        skipped = rng.choice([
+            ["lm_head"], ["lm_head", "model.visual.merger"],
+            ["lm_head", "model.visual.merger", "o_proj", "fc1"],
+            ["lm_head", "model.visual", "model.language_model.layers.1.mlp.down_proj"],
+        ])
+    r = rng.choice([8, 16])
+    return Recipe(
+        seed=seed, storage=storage, tied=seed // 2 % 2 == 0,
+        dtype=rng.choice(["bfloat16", "bfloat16", "float16"]),
+        heads=heads, kv_heads=kv_heads, head_dim=head_dim,
+        intermediate=4096 // r + 4 * rng.randrange(0, 12), layers=layers,
+        vision_heads=rng.choice([1, 2, 3, 5]), vision_head_dim=rng.choice([16, 20, 24, 32]),
+        vision_depth=vision_depth, vision_mlp_ratio=rng.choice([2, 3, 4]),
+        merges=rng.randrange(40, 160), spare_rows=rng.choice([0, 1, 10]), skip_modules=skipped,
+        flat_config=rng.random() < 0.5, new_prefixes=rng.random() < 0.5,
+        sharded=rng.random() < 0.5, merges_as_text=rng.random() < 0.5,
+        min_pixels=56 * 56, max_pixels=rng.choice([12, 20, 30]) * 28 * 28,
+        rope_theta=rng.choice([10000.0, 1000000.0]), r=r,
+        alpha=rng.choice([8, 16, 32]), rslora=rng.random() < 0.3)
+
+
+def configuration(recipe: Recipe, tokenizer) -> Qwen2VLConfig:
+    """The transformers configuration of a recipe; token ids are the tokenizer's."""
+    token = tokenizer.token_to_id
+    text = {
+        "vocab_size": tokenizer.get_vocab_size() + recipe.spare_rows,
+        "hidden_size": recipe.hidden, "intermediate_size": recipe.intermediate,
+        "num_hidden_layers": recipe.layers, "num_attention_heads": recipe.heads,
+        "num_key_value_heads": recipe.kv_heads, "hidden_act": "silu", "rms_norm_eps": 1e-6,
+        "max_position_embeddings": 4096, "attention_dropout": 0.0, "use_sliding_window": False,
+        "rope_parameters": {"rope_type": "default", "rope_theta": recipe.rope_theta,
+                            "mrope_section": MROPE_SECTIONS[recipe.head_dim]},
+        "bos_token_id": token("<|endoftext|>"), "eos_token_id": token("<|im_end|>"),
+        "tie_word_embeddings": recipe.tied,
+    }
+    vision = {
+        "depth": recipe.vision_depth, "embed_dim": recipe.vision_heads * recipe.vision_head_dim,
+        "num_heads": recipe.vision_heads, "mlp_ratio": recipe.vision_mlp_ratio,
+        "hidden_size": recipe.hidden, "patch_size": 14, "spatial_merge_size": 2,
+        "temporal_patch_size": 2,
+    }
+    return Qwen2VLConfig(
+        text_config=text, vision_config=vision, tie_word_embeddings=recipe.tied,
+        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
+        vision_start_token_id=token("<|vision_start|>"),
+        vision_end_token_id=token("<|vision_end|>"))
+
+
+def fill(model: torch.nn.Module, recipe: Recipe) -> None:
+    """Draws every parameter from a generator of its own, in named_parameters order."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if name.endswith("bias"):
+            value = 0.1 * noise
+        elif parameter.dim() == 1:
+            value = 1 + 0.1 * noise
+        elif "embed_tokens" in name:
+            value = noise * (2 / math.sqrt(parameter.shape[1]) if recipe.tied else 1.0)
+        else:
+            value = noise / math.sqrt(parameter[0].numel())
+        parameter.data.copy_(value)
+
+
+def quantization(recipe: Recipe) -> BitsAndBytesConfig:
+    """The bitsandbytes settings under which transformers quantises the 16-bit weights."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_use_double_quant=recipe.storage == "nf4_nested",
+        llm_int8_skip_modules=recipe.skip_modules)
+
+
+def write_checkpoint(recipe: Recipe, folder: Path) -> None:
+    """Writes weights, config.json, tokenizer and preprocessor files of a recipe into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizers_of_ours.build(recipe.merges)
+    dtype = DTYPES[recipe.dtype]
+    model = Qwen2VLForConditionalGeneration(configuration(recipe, tokenizer))
+    fill(model, recipe)
+    model = model.to(dtype)
+    model.config.dtype = dtype
+    shard = "200KB" if recipe.sharded else "5GB"
+    if recipe.storage == "nf4_on_load":
+        model.save_pretrained(folder, max_shard_size=shard)
+    else:
+        with tempfile.TemporaryDirectory() as plain:
+            model.save_pretrained(plain)
+            quantised = Qwen2VLForConditionalGeneration.from_pretrained(
+                plain, dtype=dtype, quantization_config=quantization(recipe))
+            quantised.save_pretrained(folder, max_shard_size=shard)
+    _respell_names(folder, recipe.new_prefixes)
+    if recipe.flat_config:
+        _flatten_config(folder / "config.json")
+    tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text)
+    _write_preprocessor(recipe, folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+def _respell_names(folder: Path, new_prefixes: bool) -> None:
+    """Rewrites the tensor names: the Hub's (visual., model.) or transformers' own spelling."""
+    def spelled(name: str) -> str:
+        bare = name.replace("model.visual.", "visual.", 1) if name.startswith("model.visual.") \
+            else name.replace("model.language_model.", "model.", 1)
+        if not new_prefixes:
+            return bare
+        if bare.startswith("visual."):
+            return "model." + bare
+        return bare.replace("model.", "model.language_model.", 1)
+
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = {spelled(name): tensor for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        content = json.loads(index.read_text())
+        content["weight_map"] = {spelled(n): f for n, f in content["weight_map"].items()}
+        index.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _flatten_config(path: Path) -> None:
+    """config.json as the Hub's files have it: text keys at the top level, rope_scaling."""
+    content = json.loads(path.read_text())
+    text = content.pop("text_config")
+    rope = text.pop("rope_parameters")
+    for key in ("model_type", "dtype", "layer_types", "tie_word_embeddings"):
+        text.pop(key, None)
+    content.update(text)
+    content["rope_theta"] = rope["rope_theta"]
+    content["rope_scaling"] = {"type": "mrope", "mrope_section": rope["mrope_section"]}
+    content["torch_dtype"] = content.pop("dtype")
+    vision = content["vision_config"]
+    for key in ("rope_parameters", "dtype", "initializer_range"):
+        vision.pop(key, None)
+    vision["in_chans"] = vision.pop("in_channels", 3)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _write_preprocessor(recipe: Recipe, folder: Path) -> None:
+    """preprocessor_config.json: pixel limits as on the Hub, or as transformers 5 writes them."""
+    content = {
+        "do_convert_rgb": True, "do_normalize": True, "do_rescale": True, "do_resize": True,
+        "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_std": [0.26862954, 0.26130258, 0.27577711],
+        "image_processor_type": "Qwen2VLImageProcessor", "merge_size": 2, "patch_size": 14,
+        "processor_class": "Qwen2VLProcessor", "resample": 3, "rescale_factor": 1 / 255,
+        "temporal_patch_size": 2,
+    }
+    if recipe.flat_config:
+        content |= {"min_pixels": recipe.min_pixels, "max_pixels": recipe.max_pixels}
+    else:
+        content["size"] = {"shortest_edge": recipe.min_pixels, "longest_edge": recipe.max_pixels}
+    (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def copy_checkpoint(source: Path, target: Path) -> None:
+    """Copies a checkpoint folder, replacing what is there."""
+    shutil.rmtree(target, ignore_errors=True)
+    shutil.copytree(source, target)

@@ -1,0 +1,136 @@
+#!/usr/bin/env bash
+# Installs what is missing, builds, and runs every check; prints the time of each stage.
+#
+#   scripts/test.sh                everything that needs no reference stack
+#   scripts/test.sh --reference    ... the live comparison with transformers + PEFT + bitsandbytes
+#                                  (5.6 GB), the clang build and the sanitizers
+#   scripts/test.sh --asan         ... the suite under AddressSanitizer + UBSan
+#   scripts/test.sh --clang        ... the clang build
+#
+# Virtual environments: .venv and .venv-reference, or MEDVQA_VENV and MEDVQA_VENV_REFERENCE.
+# Tests that need data sets look for them in MEDVQA_DATA and are skipped, counted, without it.
+# The last line is `N passed, N failed, N skipped`.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
+
+reference=no asan=no clang=no
+for argument in "$@"; do
+  case $argument in
+    --reference) reference=yes asan=yes clang=yes ;;
+    --asan) asan=yes ;;
+    --clang) clang=yes ;;
+    *) sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;
+  esac
+done
+
+venv=${MEDVQA_VENV:-$PWD/.venv}
+venv_reference=${MEDVQA_VENV_REFERENCE:-$PWD/.venv-reference}
+cores=$(nproc)
+logs=$(mktemp -d)
+trap 'rm -rf "$logs"' EXIT
+passed=0 failed=0 skipped=0 failures=()
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$cores} TOKENIZERS_PARALLELISM=false
+export HF_HUB_OFFLINE=1 PYTHONDONTWRITEBYTECODE=1
+
+# stage NAME COMMAND...: runs it, prints its time and counts its cases: those of the last line
+# `N passed, N failed[, N skipped]` of its output, or one case by its exit code.
+stage() {
+  local name=$1 begin=$SECONDS code counts
+  shift
+  echo "=== $name"
+  "$@" 2>&1 | tee "$logs/output"
+  code=${PIPESTATUS[0]}
+  counts=$(grep -Eo '[0-9]+ passed, [0-9]+ failed(, [0-9]+ skipped)?$' "$logs/output" | tail -1)
+  if [ -n "$counts" ]; then
+    # shellcheck disable=SC2206
+    local numbers=(${counts//[^0-9]/ })
+    passed=$((passed + numbers[0])) failed=$((failed + numbers[1]))
+    skipped=$((skipped + ${numbers[2]:-0}))
+    [ "$code" -eq 0 ] || [ "${numbers[1]}" -gt 0 ] || failed=$((failed + 1))
+  elif [ "$code" -eq 0 ]; then
+    passed=$((passed + 1))
+  else
+    failed=$((failed + 1))
+  fi
+  [ "$code" -eq 0 ] || failures+=("$name")
+  echo "stage $name: $((SECONDS - begin)) s"
+  return "$code"
+}
+
+# The tree's C++ and CUDA sources, one a line.
+sources() {
+  git ls-files -co --exclude-standard -- '*.h' '*.cpp' '*.cu' '*.cuh' |
+    while read -r file; do [ ! -f "$file" ] || echo "$file"; done
+}
+
+check_format() { sources | xargs -r clang-format --dry-run -Werror; }
+
+# Sources changed since the main branch, or since the last commit where this is the main branch.
+changed_sources() {
+  local base
+  base=$(git merge-base HEAD origin/main 2>/dev/null || true)
+  [ "$base" != "$(git rev-parse HEAD)" ] || base=""
+  [ -n "$base" ] || base=$(git rev-parse -q --verify HEAD~1 || true)
+  { [ -z "$base" ] || git diff --name-only --diff-filter=d "$base"
+    git ls-files -o --exclude-standard
+  } | sort -u | grep -E '^(src|kernels/cpu)/.*\.cpp$' || true
+}
+
+# At most MEDVQA_TIDY_FILES files (40): a check of everything takes too long for every run.
+check_tidy() {
+  local files limit=${MEDVQA_TIDY_FILES:-40}
+  mapfile -t files < <(changed_sources)
+  echo "${#files[@]} changed files, reading at most $limit"
+  [ ${#files[@]} -gt 0 ] || return 0
+  printf '%s\n' "${files[@]:0:$limit}" |
+    xargs -P "$cores" -n 2 timeout 300 clang-tidy -p build/cpu --quiet
+}
+
+build() { cmake --preset "$1" && cmake --build --preset "$1" --parallel "$cores"; }
+
+suite() {
+  rm -f "$PWD/build/$1/tests.xml"
+  ctest --preset "$1" -j 2 --no-tests=error --output-junit "$PWD/build/$1/tests.xml" \
+    >"$logs/ctest" 2>&1
+  tail -n 60 "$logs/ctest"
+  python3 scripts/count_tests.py "build/$1/tests.xml"
+}
+
+finish() {
+  [ ${#failures[@]} -eq 0 ] || echo "failed stages: ${failures[*]}"
+  echo "all stages: $SECONDS s"
+  echo "$passed passed, $failed failed, $skipped skipped"
+  [ "$failed" -eq 0 ] && [ ${#failures[@]} -eq 0 ]
+  exit
+}
+
+stage install scripts/install_dependencies.sh --dev --python "$venv" || finish
+if [ $reference = yes ]; then
+  stage install-reference scripts/install_dependencies.sh --no-packages \
+    --reference "$venv_reference"
+fi
+stage check-layers-self-test python3 scripts/check_layers.py --self-test
+stage check-layers python3 scripts/check_layers.py
+stage check-budget-self-test python3 scripts/check_budget.py --self-test
+stage check-budget python3 scripts/check_budget.py
+stage clang-format check_format
+
+if stage build-cpu build cpu; then
+  [ ! -f .clang-tidy ] || stage clang-tidy check_tidy
+  stage ctest-cpu suite cpu
+  stage fixtures-self-test "$venv/bin/python" scripts/check_fixtures.py --self-test
+  stage fixtures "$venv/bin/python" scripts/check_fixtures.py --medvqa build/cpu/medvqa
+  if [ $reference = yes ]; then
+    if [ -f scripts/parity_inputs.py ]; then
+      stage parity-inputs "$venv_reference/bin/python" scripts/parity_inputs.py \
+        --driver build/cpu/tests/drivers/medvqa_inputs_driver
+    fi
+    stage parity "$venv_reference/bin/python" scripts/parity.py --medvqa build/cpu/medvqa
+  fi
+fi
+[ $clang = no ] || stage build-clang build cpu-clang
+if [ $asan = yes ] && stage build-asan build cpu-asan; then
+  export UBSAN_OPTIONS=print_stacktrace=1
+  stage ctest-asan suite cpu-asan
+fi
+finish

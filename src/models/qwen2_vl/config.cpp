@@ -1,0 +1,88 @@
+#include "medvqa/models/qwen2_vl/config.h"
+
+#include <cmath>
+#include <nlohmann/json.hpp>
+
+#include "medvqa/models/config_reader.h"
+
+namespace medvqa::models::qwen2_vl {
+
+namespace {
+
+VisionConfig read_vision(const ConfigReader& r) {
+  VisionConfig c;
+  c.depth = r.integer("depth", c.depth);
+  c.channels = r.integer("embed_dim", c.channels);
+  c.heads = r.integer("num_heads", c.heads);
+  const double ratio = r.number("mlp_ratio", 4.0);
+  c.feed_forward = static_cast<std::int64_t>(static_cast<double>(c.channels) * ratio);
+  c.in_channels = r.integer("in_channels", c.in_channels);
+  c.patch_size = r.integer("patch_size", c.patch_size);
+  c.temporal_patch_size = r.integer("temporal_patch_size", c.temporal_patch_size);
+  c.merge_size = r.integer("spatial_merge_size", c.merge_size);
+  if (c.channels % c.heads != 0 || c.head_size() % 4 != 0) {
+    r.refuse("num_heads", std::to_string(c.heads),
+             "a divisor of embed_dim with a head size divisible by 4");
+  }
+  if (r.text("hidden_act", "quick_gelu") != "quick_gelu") {
+    r.refuse("hidden_act", r.text("hidden_act", ""), "quick_gelu");
+  }
+  return c;
+}
+
+TextConfig read_text(const ConfigReader& r) {
+  TextConfig c;
+  c.vocabulary = r.integer("vocab_size");
+  c.channels = r.integer("hidden_size");
+  c.feed_forward = r.integer("intermediate_size");
+  c.layers = r.integer("num_hidden_layers");
+  c.heads = r.integer("num_attention_heads");
+  c.kv_heads = r.integer("num_key_value_heads", c.heads);
+  c.eps = r.number("rms_norm_eps", 1e-6);
+  if (c.channels % c.heads != 0 || c.head_size() % 2 != 0) {
+    r.refuse("num_attention_heads", std::to_string(c.heads),
+             "a divisor of hidden_size with an even head size");
+  }
+  if (c.heads % c.kv_heads != 0) {
+    r.refuse("num_key_value_heads", std::to_string(c.kv_heads), "a divisor of the heads");
+  }
+  if (r.text("hidden_act", "silu") != "silu") {
+    r.refuse("hidden_act", r.text("hidden_act", ""), "silu");
+  }
+  if (r.boolean("use_sliding_window", false)) {
+    r.refuse("use_sliding_window", "true", "false (sliding windows are not built)");
+  }
+  const ConfigReader rope = r.section("rope_parameters");
+  c.rope_theta = rope.number("rope_theta", c.rope_theta);
+  if (!rope.has("mrope_section")) rope.refuse("mrope_section", "missing", "three integers");
+  const nlohmann::json& sections = rope.json().at("mrope_section");
+  std::int64_t sum = 0;
+  for (std::size_t i = 0; i < 3 && sections.is_array() && sections.size() == 3; ++i) {
+    if (!sections[i].is_number_integer() || sections[i] < 0 || sections[i] > 4096) break;
+    c.mrope_section[i] = sections[i].get<std::int64_t>();
+    sum += c.mrope_section[i];
+  }
+  if (sum != c.head_size() / 2) {
+    rope.refuse("mrope_section", sections.dump(),
+                "three integers with the sum " + std::to_string(c.head_size() / 2));
+  }
+  return c;
+}
+
+}  // namespace
+
+Config read_config(const nlohmann::json& json) {
+  const ConfigReader r(json, "");
+  Config c;
+  c.vision = read_vision(r.section("vision_config"));
+  c.text = read_text(r.section("text_config"));
+  c.tied_head = r.boolean("tie_word_embeddings", false);
+  c.image_token_id = static_cast<std::int32_t>(r.integer("image_token_id", c.image_token_id));
+  if (c.image_token_id >= c.text.vocabulary) {
+    r.refuse("image_token_id", std::to_string(c.image_token_id),
+             "an id below vocab_size " + std::to_string(c.text.vocabulary));
+  }
+  return c;
+}
+
+}  // namespace medvqa::models::qwen2_vl

@@ -1,0 +1,155 @@
+#include "medvqa/nn/builder.h"
+
+#include <fmt/format.h>
+
+#include <array>
+#include <cstring>
+#include <vector>
+
+#include "medvqa/quant/dynamic_map.h"
+#include "medvqa/quant/nf4.h"
+
+namespace medvqa::nn {
+
+namespace {
+
+// Converts stored elements to the type they have in device memory.
+std::vector<std::byte> converted(const HostTensor& t, DType type) {
+  std::vector<std::byte> out;
+  dispatch_float(t.dtype, [&]<class S>() {
+    dispatch_float(type, [&]<class D>() {
+      const std::size_t n = t.bytes.size() / sizeof(S);
+      out.resize(n * sizeof(D));
+      for (std::size_t i = 0; i < n; ++i) {
+        S s;
+        std::memcpy(&s, t.bytes.data() + i * sizeof(S), sizeof(S));
+        const D d = static_cast<D>(static_cast<Accumulator<D>>(s));
+        std::memcpy(out.data() + i * sizeof(D), &d, sizeof(D));
+      }
+    });
+  });
+  return out;
+}
+
+std::int64_t elements(const HostTensor& t) {
+  std::int64_t n = 1;
+  for (const std::int64_t d : t.shape) n *= d;
+  return n;
+}
+
+}  // namespace
+
+Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weights,
+                 Arena& adapters, DType compute, LoraOptions lora, QuantizeOnLoad quantize)
+    : backend_(backend),
+      source_(source),
+      weights_(weights),
+      adapters_(adapters),
+      compute_(compute),
+      lora_(std::move(lora)),
+      quantize_(quantize) {}
+
+Tensor Builder::upload(const HostTensor& t, DType type, Shape shape) {
+  const Tensor out = weights_.allocate(shape, type);
+  if (t.bytes.empty() || weights_.measuring()) return out;
+  if (t.dtype == type) {
+    backend_.upload(t.bytes.data(), t.bytes.size(), out);
+  } else {
+    const std::vector<std::byte> bytes = converted(t, type);
+    backend_.upload(bytes.data(), bytes.size(), out);
+  }
+  return out;
+}
+
+Tensor Builder::dense(const TensorRequest& request, Shape shape) {
+  const HostTensor t = source_.dense(request);
+  if (!is_floating(t.dtype)) {
+    throw UserError(ExitCode::model,
+                    fmt::format("tensor {} has type {}, expected a floating type; the checkpoint "
+                                "is damaged or of another family",
+                                request.name, name_of(t.dtype)));
+  }
+  count_.frozen += elements(t);
+  return upload(t, compute_, shape);
+}
+
+std::optional<ops::Nf4Weight> Builder::nf4(const TensorRequest& request) {
+  if (const std::optional<HostNf4> stored = source_.nf4(request)) {
+    count_.frozen += stored->out * stored->in;
+    return upload_nf4(*stored);
+  }
+  if (quantize_ == QuantizeOnLoad::no || !request.quantizable) return std::nullopt;
+  return quantize(request);
+}
+
+ops::Nf4Weight Builder::upload_nf4(const HostNf4& w) {
+  ops::Nf4Weight d;
+  d.out = w.out;
+  d.in = w.in;
+  d.block_size = w.block_size;
+  d.rounded_to = w.dtype;
+  d.packed = upload(w.packed, DType::u8, {elements(w.packed)});
+  d.absmax = upload(w.absmax, w.absmax.dtype, {elements(w.absmax)});
+  d.code = upload(w.code, DType::f32, {16});
+  if (w.nested) {
+    d.nested_absmax = upload(w.nested_absmax, DType::f32, {elements(w.nested_absmax)});
+    d.nested_map = upload(w.nested_map, DType::f32, {256});
+    d.nested_offset = w.nested_offset;
+    d.nested_block_size = w.nested_block_size;
+  }
+  return d;
+}
+
+ops::Nf4Weight Builder::quantize(const TensorRequest& request) {
+  const HostTensor t = source_.dense(request);
+  DescribedWeights::Options options;
+  options.nf4 = true;
+  options.nested = quantize_ == QuantizeOnLoad::nf4_nested;
+  options.dtype = t.dtype;
+  HostNf4 w = *DescribedWeights(options).nf4(request);
+  std::vector<float> values;
+  quant::Nf4Data data;
+  quant::NestedAbsmax nested;
+  const auto view = [](const auto& v) { return std::as_bytes(std::span(v)); };
+  if (!t.bytes.empty() && !weights_.measuring()) {
+    const std::vector<std::byte> bytes = converted(t, DType::f32);
+    values.resize(bytes.size() / sizeof(float));
+    std::memcpy(values.data(), bytes.data(), bytes.size());
+    data = quant::quantize_nf4(values, w.block_size);
+    w.packed.bytes = view(data.packed);
+    w.code.bytes = view(quant::kNf4Code);
+    w.absmax.bytes = view(data.absmax);
+    if (w.nested) {
+      nested = quant::quantize_absmax(data.absmax);
+      w.absmax.bytes = view(nested.codes);
+      w.nested_absmax.bytes = view(nested.absmax);
+      w.nested_map.bytes = view(quant::signed_dynamic_map());
+      w.nested_offset = nested.offset;
+    }
+  }
+  count_.frozen += w.out * w.in;
+  return upload_nf4(w);
+}
+
+std::shared_ptr<LoraModule> Builder::lora(const std::string& name, LinearKind kind,
+                                          std::int64_t out, std::int64_t in) {
+  if (!lora_.adapts || !lora_.adapts(name, kind)) return nullptr;
+  auto m = std::make_shared<LoraModule>();
+  m->name = name;
+  m->r = lora_.r;
+  m->in = in;
+  m->out = out;
+  m->scaling = lora_.scaling;
+  m->dropout = lora_.dropout;
+  m->stream = modules_.size();
+  for (Parameter* p : {&m->a, &m->b}) {
+    const Shape shape = p == &m->a ? Shape{m->r, in} : Shape{out, m->r};
+    p->value = adapters_.allocate(shape, DType::f32);
+    p->grad = adapters_.allocate(shape, DType::f32);
+    count_.trainable += shape.elements();
+  }
+  modules_.push_back(m);
+  return m;
+}
+
+}  // namespace medvqa::nn
