@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Compares the tokenizer and the image processor with the reference stack, at length.
 
-    /opt/ref-venv/bin/python scripts/parity_inputs.py text   --driver build/cpu/tests/drivers/medvqa_inputs_driver
-    /opt/ref-venv/bin/python scripts/parity_inputs.py images --driver ... [--data $MEDVQA_DATA]
+    DRIVER=build/cpu/tests/drivers/medvqa_inputs_driver
+    /opt/ref-venv/bin/python scripts/parity_inputs.py text --driver $DRIVER
+    /opt/ref-venv/bin/python scripts/parity_inputs.py images --driver $DRIVER --data $MEDVQA_DATA
 
 text: Qwen2's vocabulary, rebuilt from dashscope's qwen.tiktoken in a temporary folder, and strings
 of mixed scripts, random code points, random bytes, marks and special tokens: ids, and offsets
@@ -11,235 +12,15 @@ Qwen2VLImageProcessorPil, and resizing against Pillow. Exit 1 on any mismatch.
 """
 
 import argparse
-import base64
 import io
 import json
 import os
 import pathlib
-import random
 import subprocess
 import sys
 import tempfile
 
-QWEN2_SPLIT = (
-    r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*"
-    r"|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
-LLAMA3_SPLIT = QWEN2_SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|")
-QWEN2_SPECIAL = [
-    "<|endoftext|>", "<|im_start|>", "<|im_end|>", "<|object_ref_start|>", "<|object_ref_end|>",
-    "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>",
-    "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
-]  # fmt: skip
-
-
-def byte_letters():
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    letters, extra = {}, 256
-    for b in range(256):
-        if b in printable:
-            letters[b] = chr(b)
-        else:
-            letters[b] = chr(extra)
-            extra += 1
-    return letters
-
-
-def last_merge(ranks, token):
-    """The two tokens that the merges before this one's leave of it."""
-    parts = [token[i : i + 1] for i in range(len(token))]
-    own = ranks[token]
-    while len(parts) > 2:
-        pairs = [ranks.get(a + b, own) for a, b in zip(parts, parts[1:])]
-        best = min(pairs)
-        if best >= own:
-            return None
-        i = pairs.index(best)
-        parts[i : i + 2] = [parts[i] + parts[i + 1]]
-    return parts if len(parts) == 2 else None
-
-
-def qwen2_tokenizer():
-    import dashscope
-
-    path = pathlib.Path(dashscope.__file__).parent / "resources" / "qwen.tiktoken"
-    ranks = {}
-    for line in path.read_bytes().splitlines():
-        token, rank = line.split()
-        ranks[base64.b64decode(token)] = int(rank)
-    letters = byte_letters()
-    spell = lambda token: "".join(letters[b] for b in token)
-    merges = []
-    for token in sorted((t for t in ranks if len(t) > 1), key=ranks.get):
-        pair = last_merge(ranks, token)
-        if pair:
-            merges.append([spell(pair[0]), spell(pair[1])])
-    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=False, special=True)
-    added = [
-        {"id": len(ranks) + i, "content": content, **flags}
-        for i, content in enumerate(QWEN2_SPECIAL)
-    ]
-    byte_level = dict(type="ByteLevel", add_prefix_space=False, trim_offsets=False, use_regex=False)
-    split = {"type": "Split", "pattern": {"Regex": QWEN2_SPLIT}, "behavior": "Isolated"}
-    return {
-        "version": "1.0",
-        "truncation": None,
-        "padding": None,
-        "added_tokens": added,
-        "normalizer": {"type": "NFC"},
-        "pre_tokenizer": {
-            "type": "Sequence",
-            "pretokenizers": [{**split, "invert": False}, byte_level],
-        },
-        "post_processor": byte_level,
-        "decoder": byte_level,
-        "model": {
-            "type": "BPE", "dropout": None, "unk_token": None, "continuing_subword_prefix": "",
-            "end_of_word_suffix": "", "fuse_unk": False, "byte_fallback": False,
-            "ignore_merges": False, "vocab": {spell(t): r for t, r in ranks.items()},
-            "merges": merges,
-        },
-    }  # fmt: skip
-
-
-def variants(base):
-    yield "Qwen2", base, 1.0
-    llama = json.loads(json.dumps(base))
-    llama["normalizer"] = None
-    llama["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = LLAMA3_SPLIT
-    llama["model"]["ignore_merges"] = True
-    llama["model"]["merges"] = [f"{a} {b}" for a, b in base["model"]["merges"]]
-    yield "Llama-3's form (ignore_merges, digits by three)", llama, 0.2
-    gpt2 = json.loads(json.dumps(base))
-    gpt2["pre_tokenizer"] = {"type": "ByteLevel", "add_prefix_space": False, "use_regex": True}
-    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=True, special=False)
-    for i, (content, change) in enumerate(
-        [("cat", {"single_word": True}), (" dog", {"lstrip": True}), ("<x>", {"rstrip": True}),
-         ("e\u0301t\u00e9", {}), ("<x>yz", {"lstrip": True, "rstrip": True, "normalized": False})]
-    ):  # fmt: skip
-        gpt2["added_tokens"].append({"id": 151657 + i, "content": content, **flags, **change})
-    yield "GPT-2's form with odd added tokens", gpt2, 0.2
-
-
-SCRIPTS = [
-    (0x20, 0x7E), (0xA0, 0x17F), (0x250, 0x2FF), (0x300, 0x36F), (0x370, 0x3FF), (0x400, 0x4FF),
-    (0x590, 0x5FF), (0x600, 0x6FF), (0x900, 0x97F), (0x9C0, 0x9E3), (0xB40, 0xBE0), (0xE00, 0xE7F),
-    (0xF40, 0xFBC), (0x1100, 0x11FF), (0x1E00, 0x1EFF), (0x1F00, 0x1FFF), (0x2000, 0x206F),
-    (0x20D0, 0x21FF), (0x3040, 0x30FF), (0x3130, 0x318F), (0x4E00, 0x4FFF), (0xAC00, 0xACFF),
-    (0xF900, 0xFAFF), (0xFB1D, 0xFB4F), (0x11080, 0x110BF), (0x11930, 0x1193F), (0x1D150, 0x1D1FF),
-    (0x1F300, 0x1F64F), (0x1ABF, 0x1ACE), (0x2F800, 0x2FA1D),
-]  # fmt: skip
-PIECES = [
-    " ", "  ", "\n", "\r\n", "\t", " \n ", "'s", "'LL", "'\u017f", "123", "4567890", "\u00a0",
-    "\u3000", "\u2028", "\u200b", "\u200d", "e\u0301", "\u1100\u1161\u11a8", "a\u0323\u0307",
-    "the", " Chest", " X-ray", "?", "!!!", "...", "\u0344", "\u0f73", "\u212b", "cat", " dog", "<x>",
-    "<x>yz", "e\u0301te\u0301", "<|", "|>", "\x00", "\x7f", *QWEN2_SPECIAL,
-]  # fmt: skip
-WORDS = (
-    "is there a pleural effusion in the left lung base no yes the patient has cardiomegaly with "
-    "bilateral infiltrates what modality was used to take this image axial CT of abdomen "
-    "\u80ba\u90e8 X\u5149\u7247 \u30ec\u30f3\u30c8\u30b2\u30f3 \u0440\u0435\u043d\u0442\u0433\u0435\u043d "
-    "na\u00efve pr\u00e9sence \u03c0\u03bd\u03b5\u03cd\u03bc\u03bf\u03bd\u03b1\u03c2 \u0639\u0646\u062f"
-).split()
-
-
-def draw_code_point(rng):
-    while True:
-        c = rng.randrange(0x110000)
-        if not 0xD800 <= c < 0xE000:
-            return chr(c)
-
-
-def draw_string(rng):
-    kind = rng.randrange(7)
-    n = rng.randrange(1, 40)
-    if kind == 0:
-        return "".join(draw_code_point(rng) for _ in range(n))
-    if kind == 1:
-        return rng.randbytes(rng.randrange(1, 120)).decode("utf-8", "replace")
-    if kind == 2:
-        return "".join(rng.choice(PIECES) for _ in range(n))
-    if kind == 3:
-        return " ".join(rng.choice(WORDS) for _ in range(n))
-    if kind == 4:
-        low, high = rng.choice(SCRIPTS)
-        return "".join(chr(rng.randint(low, high)) for _ in range(n))
-    if kind == 5:
-        text = []
-        for _ in range(n):
-            low, high = rng.choice(SCRIPTS)
-            text += [chr(rng.randint(low, high)), rng.choice(["", "", " ", rng.choice(PIECES)])]
-        return "".join(text)
-    return rng.choice("ab \n\t1.\u00e9\u4e2d") * rng.randrange(1, 400)
-
-
-def exhaustive_strings():
-    """Every code point, after a letter and after a space, and before a mark."""
-    points = [chr(c) for c in range(0x110000) if not 0xD800 <= c < 0xE000]
-    for i in range(0, len(points), 64):
-        yield "".join(f"a{c} {c}\u0301 1" for c in points[i : i + 64])
-
-
-def in_characters(text, offsets):
-    """Byte ranges as ranges of the characters they touch, which is how the reference gives them."""
-    starts = []
-    for i, c in enumerate(text):
-        starts += [i] * len(c.encode("utf-8"))
-    starts.append(len(text))
-    return [(starts[b], starts[e - 1] + 1) for b, e in offsets]
-
-
-def compare_text(driver, path, strings, name):
-    from tokenizers import Tokenizer, normalizers
-
-    reference = Tokenizer.from_file(str(path))
-    nfc = normalizers.NFC().normalize_str
-    lines = "".join(json.dumps(s) + "\n" for s in strings)
-    run = subprocess.run(
-        [driver, "tokenize", str(path)], input=lines.encode(), stdout=subprocess.PIPE, check=True
-    )
-    answers = run.stdout.splitlines()
-    assert len(answers) == len(strings), f"{len(answers)} answers to {len(strings)} strings"
-    wrong_ids = wrong_offsets = offsets_compared = tokens = 0
-    for text, line, expected in zip(strings, answers, reference.encode_batch(strings)):
-        answer = json.loads(line)
-        tokens += len(expected.ids)
-        flat = [x for pair in answer["offsets"] for x in pair]
-        if answer["ids"] != expected.ids:
-            wrong_ids += 1
-            if wrong_ids <= 5:
-                print("ids differ:", ascii(text)[:300], answer["ids"][:20], expected.ids[:20])
-        elif nfc(text) == text:
-            offsets_compared += 1
-            if in_characters(text, answer["offsets"]) != expected.offsets:
-                wrong_offsets += 1
-                if wrong_offsets <= 5:
-                    print("offsets differ:", ascii(text)[:200])
-        elif any(b < a for a, b in zip(flat[::2], flat[2::2])) or any(
-            b < a for a, b in zip(flat[1::2], flat[3::2])
-        ):
-            wrong_offsets += 1
-            print("offsets not monotone:", ascii(text)[:200])
-    print(
-        f"{name}: {len(strings)} strings, {tokens} tokens, {wrong_ids} mismatches of ids; "
-        f"{offsets_compared} with offsets compared, {wrong_offsets} mismatches"
-    )
-    return wrong_ids + wrong_offsets
-
-
-def check_text(args):
-    rng = random.Random(args.seed)
-    strings = [draw_string(rng) for _ in range(args.count)]
-    exhaustive = list(exhaustive_strings())
-    bad = 0
-    with tempfile.TemporaryDirectory() as folder:
-        path = pathlib.Path(folder) / "tokenizer.json"
-        for name, tokenizer, share in variants(qwen2_tokenizer()):
-            path.write_text(json.dumps(tokenizer), encoding="utf-8")
-            bad += compare_text(args.driver, path, strings[: int(len(strings) * share)], name)
-            bad += compare_text(args.driver, path, exhaustive, name + ", every code point")
-    return bad
-
+from parity_text import check_text
 
 def drawn_pictures(folder, rng, np):
     """JPEG and PNG of many kinds, of noise over a gradient."""

@@ -122,8 +122,10 @@ if stage build-cpu build cpu; then
   stage fixtures "$venv/bin/python" scripts/check_fixtures.py --medvqa build/cpu/medvqa
   if [ $reference = yes ]; then
     if [ -f scripts/parity_inputs.py ]; then
-      stage parity-inputs "$venv_reference/bin/python" scripts/parity_inputs.py \
-        --driver build/cpu/tests/drivers/medvqa_inputs_driver
+      for what in text images; do
+        stage "parity-$what" "$venv_reference/bin/python" scripts/parity_inputs.py "$what" \
+          --driver build/cpu/tests/drivers/medvqa_inputs_driver
+      done
     fi
     stage parity "$venv_reference/bin/python" scripts/parity.py --medvqa build/cpu/medvqa
   fi

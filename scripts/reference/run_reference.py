@@ -9,6 +9,7 @@ tokens of all samples, P patches, R rows that predict a label, V vocabulary.
 import dataclasses
 import json
 import math
+import warnings
 from pathlib import Path
 
 import bitsandbytes
@@ -107,7 +108,10 @@ def load_base(checkpoint: Path, recipe: tiny_models.Recipe, compute: torch.dtype
     settings = {}
     if recipe.storage == "nf4_on_load":
         settings["quantization_config"] = tiny_models.quantization(recipe)
-    model = Qwen2VLForConditionalGeneration.from_pretrained(checkpoint, dtype=stored, **settings)
+    model, loading = Qwen2VLForConditionalGeneration.from_pretrained(
+        checkpoint, dtype=stored, output_loading_info=True, **settings)
+    missing = set(loading["missing_keys"]) - ({"lm_head.weight"} if recipe.tied else set())
+    assert not missing and not loading["unexpected_keys"], loading
     for name, module in model.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             found = module.weight.quant_state.dtype
@@ -165,7 +169,9 @@ def make_adapter(checkpoint: Path, recipe: tiny_models.Recipe, folder: Path) -> 
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.data = 0.2 / math.sqrt(recipe.r) * noise
     model.peft_config["default"].base_model_name_or_path = "."
-    model.save_pretrained(folder)
+    with warnings.catch_warnings():  # PEFT looks for a config.json in "."
+        warnings.simplefilter("ignore")
+        model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
 
 

@@ -85,10 +85,9 @@ bool PngReader::read_pixels(png_bytepp rows) {
   return true;
 }
 
-// 256 RGB entries; those the file does not give are grey ramps, as Pillow leaves them.
+// 256 RGB entries; those the file does not give are black, as in Pillow.
 std::vector<std::uint8_t> PngReader::palette() const {
   std::vector<std::uint8_t> table(256 * 3);
-  for (std::size_t i = 0; i < table.size(); ++i) table[i] = static_cast<std::uint8_t>(i / 3);
   png_colorp entries = nullptr;
   int count = 0;
   if (png_get_PLTE(png_, info_, &entries, &count) == 0) return table;

@@ -45,10 +45,9 @@ class StrictBuilder {
     const std::size_t column =
         newline == std::string_view::npos ? before.size() : before.size() - newline - 1;
     std::string what = error.what();
-    const auto detail = what.rfind("; ");
-    if (what.find("parse_error") != std::string::npos && detail != std::string::npos) {
-      what = what.substr(detail + 2);
-    }
+    // "[json.exception.parse_error.101] parse error at ...: syntax error while ... - DETAIL"
+    const auto detail = what.find(" - ");
+    if (detail != std::string::npos) what = what.substr(detail + 3);
     throw UserError(rules_.code, fmt::format("{}, line {}, column {}: not valid JSON: {}", name_,
                                              lines + 1, std::max<std::size_t>(column, 1), what));
   }

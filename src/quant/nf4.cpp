@@ -20,10 +20,24 @@ std::size_t blocks_of(std::size_t n, std::int64_t block_size) {
   return (n + static_cast<std::size_t>(block_size) - 1) / static_cast<std::size_t>(block_size);
 }
 
+// Four running maxima, because one alone waits for itself at every element.
 float max_magnitude(std::span<const float> values) {
-  float result = 0;
-  for (const float x : values) result = std::max(result, std::fabs(x));
-  return result;
+  std::array<float, 4> lanes{};
+  std::size_t i = 0;
+  for (; i + 4 <= values.size(); i += 4) {
+    for (std::size_t k = 0; k < 4; ++k) lanes[k] = std::max(lanes[k], std::fabs(values[i + k]));
+  }
+  for (; i < values.size(); ++i) lanes[0] = std::max(lanes[0], std::fabs(values[i]));
+  return *std::max_element(lanes.begin(), lanes.end());
+}
+
+// nf4_code by halving: four comparisons instead of fifteen.
+std::uint8_t find_code(float normalised) {
+  std::size_t code = normalised > kNf4Thresholds[7] ? 8 : 0;
+  code += normalised > kNf4Thresholds[code + 3] ? 4 : 0;
+  code += normalised > kNf4Thresholds[code + 1] ? 2 : 0;
+  code += normalised > kNf4Thresholds[code] ? 1 : 0;
+  return static_cast<std::uint8_t>(code);
 }
 
 using Vector = std::array<float, kLanes>;
@@ -101,10 +115,10 @@ void quantize_nf4(std::span<const float> values, std::int64_t block_size,
     absmax[b] = max_magnitude(block);
     const float inverse = 1.0f / absmax[b];
     for (std::size_t i = 0; i < block.size(); i += 2) {
-      const std::uint8_t first = nf4_code(block[i] * inverse);
+      const std::uint8_t first = find_code(block[i] * inverse);
       // The nibble after an odd end is the code of zero, as in bitsandbytes.
       const float second = i + 1 < block.size() ? block[i + 1] * inverse : 0.0f;
-      packed[(begin + i) / 2] = nf4_pack(first, nf4_code(second));
+      packed[(begin + i) / 2] = nf4_pack(first, find_code(second));
     }
   }
 }

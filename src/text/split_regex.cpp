@@ -127,6 +127,8 @@ std::vector<Span> SplitRegex::pieces(std::string_view text) const {
 
 bool is_word_character(char32_t c) {
   start_library();
+  // The reference asks another library here, for which the joiners belong to words.
+  if (c == 0x200c || c == 0x200d) return true;
   return ONIGENC_IS_CODE_WORD(ONIG_ENCODING_UTF8, static_cast<OnigCodePoint>(c));
 }
 

@@ -45,6 +45,7 @@ Tokenizer::State::State(text_detail::TokenizerParts parts)
     if (token.special) special.insert(token.id);
     if (token.normalized) {
       if (nfc) token.content = text_detail::to_nfc(token.content).text;
+      tokens[static_cast<std::size_t>(token.id)] = token.content;
       normalised_finder.add(std::move(token));
     } else {
       raw_finder.add(std::move(token));

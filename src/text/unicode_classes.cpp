@@ -190,7 +190,11 @@ const CodePointRange kNumbers[] = {
 // clang-format on
 }  // namespace
 
-std::span<const CodePointRange> letters() { return kLetters; }
-std::span<const CodePointRange> numbers() { return kNumbers; }
+std::span<const CodePointRange> letters() {
+  return kLetters;
+}
+std::span<const CodePointRange> numbers() {
+  return kNumbers;
+}
 
 }  // namespace medvqa::text_detail

@@ -310,7 +310,11 @@ const CodePointRange kJoining[] = {
 // clang-format on
 }  // namespace
 
-std::span<const CodePointRange> nfc_active() { return kActive; }
-std::span<const CodePointRange> nfc_joining() { return kJoining; }
+std::span<const CodePointRange> nfc_active() {
+  return kActive;
+}
+std::span<const CodePointRange> nfc_joining() {
+  return kJoining;
+}
 
 }  // namespace medvqa::text_detail

@@ -16,8 +16,6 @@ class Model {
  public:
   virtual ~Model() = default;
 
-  // Positions of every token: one axis, or the three of M-RoPE; axis-major [A][T].
-  virtual std::vector<std::vector<std::int32_t>> positions(const PackedInput& input) const = 0;
   // The last block's output [T, C], before the final norm.
   virtual autograd::StepVar forward(autograd::SegmentTape& tape,
                                     const PackedInput& input) const = 0;
@@ -30,5 +28,10 @@ class Model {
 // Builds the architecture that `config` ("model_type", in the form of io/model_config.h) names.
 // UserError(ExitCode::model) for one this program does not know, or impossible values.
 std::unique_ptr<Model> build_model(const nlohmann::json& config, nn::Builder& builder);
+
+// Positions of every token as that architecture's decoder sees them, from the configuration alone:
+// one axis, or the three of M-RoPE; axis-major [A][T].
+std::vector<std::vector<std::int32_t>> token_positions(const nlohmann::json& config,
+                                                       const PackedInput& input);
 
 }  // namespace medvqa::models

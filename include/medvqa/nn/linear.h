@@ -37,7 +37,7 @@ class Linear {
   std::int64_t in() const { return shape_.in; }
 
   struct Epilogue {
-    std::optional<autograd::Var> residual;  // [T, out], added to y
+    std::optional<autograd::Var> residual = std::nullopt;  // [T, out], added to y
     ops::Activation activation = ops::Activation::none;
     // The value of this product is not needed in a replay: it is the last of its segment.
     bool last = false;

@@ -28,10 +28,6 @@ Qwen2Vl::Qwen2Vl(const Config& c, nn::Builder& b)
   head_VC_ = b.dense({"lm_head.weight", {shape.dim(0), shape.dim(1)}}, shape);
 }
 
-std::vector<std::vector<std::int32_t>> Qwen2Vl::positions(const PackedInput& input) const {
-  return mrope_positions(input, config_.image_token_id, config_.vision.merge_size);
-}
-
 StepVar Qwen2Vl::embed(SegmentTape& tape, const PackedInput& input) const {
   const Tensor ids = upload(tape, std::span<const std::int32_t>(input.ids), {input.tokens()});
   const Tensor text = tape.step_arena().allocate({input.tokens(), config_.text.channels}, compute_);
@@ -57,8 +53,9 @@ StepVar Qwen2Vl::forward(SegmentTape& tape, const PackedInput& input) const {
     axis.insert(axis.end(), static_cast<std::size_t>(config_.text.mrope_section[a]),
                 static_cast<std::int32_t>(a));
   }
-  const auto angles = rotary_angles(tape, positions(input),
-                                    inverse_frequencies(config_.text.rope_theta, size), axis);
+  const auto angles = rotary_angles(
+      tape, mrope_positions(input, config_.image_token_id, config_.vision.merge_size),
+      inverse_frequencies(config_.text.rope_theta, size), axis);
   const auto samples = segments(tape, input.cu_seqlens);
   StepVar x = embed(tape, input);
   for (const DecoderBlock& block : blocks_) {

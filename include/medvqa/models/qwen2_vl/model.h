@@ -13,12 +13,13 @@ class Qwen2Vl final : public Model {
  public:
   Qwen2Vl(const Config& config, nn::Builder& builder);
 
-  std::vector<std::vector<std::int32_t>> positions(const PackedInput& input) const override;
   autograd::StepVar forward(autograd::SegmentTape& tape, const PackedInput& input) const override;
   autograd::Var final_norm(autograd::Tape& tape, const autograd::Var& x) const override {
     return norm_(tape, x);
   }
-  const Tensor& head_weight() const override { return config_.tied_head ? embedding_VC_ : head_VC_; }
+  const Tensor& head_weight() const override {
+    return config_.tied_head ? embedding_VC_ : head_VC_;
+  }
 
  private:
   autograd::StepVar embed(autograd::SegmentTape& tape, const PackedInput& input) const;

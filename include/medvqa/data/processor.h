@@ -1,0 +1,52 @@
+// Records to model inputs: chat template, tokens, labels, image grids and patches.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "medvqa/data/record.h"
+#include "medvqa/image/qwen2_vl_processor.h"
+
+namespace medvqa::data {
+
+// A tokenised record; its pixels are read later. Small enough to keep for a whole data set.
+struct Example {
+  std::string id;
+  std::vector<std::int32_t> ids;     // image placeholders expanded
+  std::vector<std::int32_t> labels;  // unshifted, -100 where no loss is taken
+  std::filesystem::path image;       // empty: none
+  PatchGrid grid;                    // of the image, {1, 0, 0} without one
+  std::int64_t image_tokens = 0;     // of `ids`, how many the image takes
+  std::int64_t label_count() const;  // labels that count: not -100, and not at position 0
+};
+
+struct ProcessorOptions {
+  PromptOptions prompt;
+  std::optional<std::int64_t> min_pixels, max_pixels;  // nothing: the processor file's
+};
+
+class Processor {
+ public:
+  virtual ~Processor() = default;
+  // Tokens and labels; reads at most the image's header. Thread-safe.
+  virtual Example prepare(const Record& record) const = 0;
+  // The same with another answer, for scores by log-likelihood.
+  virtual Example prepare(const Record& record, const std::string& answer) const = 0;
+  // Patches f32 [P, patch_columns()] of the example's image, appended to `patches`. Thread-safe.
+  virtual void load_patches(const Example& example, std::vector<float>& patches) const = 0;
+  virtual std::int64_t patch_columns() const = 0;
+};
+
+// Chooses by "model_type" of `config` (io/model_config.h); reads tokenizer.json and
+// preprocessor_config.json in `model_folder`. UserError(ExitCode::model) names what is missing,
+// and a vocabulary larger than the model's.
+std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_folder,
+                                          const nlohmann::json& config,
+                                          const ProcessorOptions& options);
+
+}  // namespace medvqa::data

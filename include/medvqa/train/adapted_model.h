@@ -1,0 +1,51 @@
+// A model with its adapters and their optimizer state, in device memory.
+#pragma once
+
+#include <memory>
+#include <nlohmann/json_fwd.hpp>
+#include <span>
+#include <vector>
+
+#include "medvqa/models/model.h"
+#include "medvqa/train/arenas.h"
+
+namespace medvqa::train {
+
+struct ModelSettings {
+  DType compute = DType::f32;
+  nn::LoraOptions lora;
+  nn::QuantizeOnLoad quantize = nn::QuantizeOnLoad::no;
+  bool eight_bit_optimizer = true;
+};
+
+class AdaptedModel {
+ public:
+  // Loads every weight `config`'s architecture asks `source` for. With measuring arenas and a dry
+  // backend it only takes the sizes.
+  AdaptedModel(ops::Backend& backend, Arenas& arenas, const nn::WeightSource& source,
+               const nlohmann::json& config, const ModelSettings& settings);
+
+  const models::Model& model() const { return *model_; }
+  std::span<const std::shared_ptr<nn::LoraModule>> modules() const { return modules_; }
+  const nn::ParameterCount& parameters() const { return count_; }
+  // Two a module, A then B, in the order of modules().
+  std::span<const ops::AdamWTensor> trained() const { return trained_; }
+  std::span<const Tensor> gradients() const { return gradients_; }
+
+  // A ~ U(-1/sqrt(in), 1/sqrt(in)) drawn as PEFT does from torch's generator, B = 0.
+  void initialize_adapters(ops::Backend& backend, std::uint64_t seed);
+  // Optimizer states as at the start: zero.
+  void clear_optimizer(ops::Backend& backend);
+  void clear_gradients(ops::Backend& backend);
+
+ private:
+  void add_optimizer_state(Arena& arena, const nn::Parameter& p, bool eight_bit);
+
+  std::vector<std::shared_ptr<nn::LoraModule>> modules_;
+  nn::ParameterCount count_;
+  std::unique_ptr<models::Model> model_;
+  std::vector<ops::AdamWTensor> trained_;
+  std::vector<Tensor> gradients_;
+};
+
+}  // namespace medvqa::train

@@ -1,0 +1,37 @@
+// Adapters between device memory and PEFT folders.
+#pragma once
+
+#include <filesystem>
+
+#include "medvqa/train/evaluate.h"
+#include "medvqa/train/run_inputs.h"
+
+namespace medvqa::train {
+
+// Uploads the starting adapter. UserError(ExitCode::model) for a module the model lacks or of
+// another shape, naming it.
+void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, AdaptedModel& model);
+
+struct AdapterSummary {
+  io::AdapterSettings settings;
+  std::filesystem::path base_folder;
+  std::string model_type;
+  io::ModelCard card;
+};
+
+// Writes the folder, reopens it and proves it: every key names an adapted module of the right
+// shape. Returns the modules whose B is still zero, which change nothing.
+std::vector<std::string> save_adapter(ops::Backend& backend, const AdaptedModel& model,
+                                      const std::filesystem::path& folder,
+                                      const AdapterSummary& summary);
+
+// Largest difference of the logits of `batch` with and without the adapter; the adapter is as
+// before afterwards.
+double effect_on_logits(ops::Backend& backend, Arenas& arenas, const AdaptedModel& model,
+                        const MicroBatch& batch);
+
+// Recipe, data and scores for the model card.
+io::ModelCard model_card(const Config& config, const ModelInputs& model, std::int64_t steps,
+                         const std::optional<Evaluation>& evaluation);
+
+}  // namespace medvqa::train

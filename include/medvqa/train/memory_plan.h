@@ -1,0 +1,45 @@
+// How much memory a run takes, found by running its real steps on a backend that computes nothing.
+#pragma once
+
+#include <span>
+#include <vector>
+
+#include "medvqa/train/run_inputs.h"
+#include "medvqa/train/step.h"
+
+namespace medvqa::train {
+
+struct MemoryPlan {
+  ArenaSizes sizes;
+  autograd::Recompute recompute = autograd::Recompute::all;
+  nn::ParameterCount parameters;
+};
+
+// What a run will do, as far as memory goes. Batches need no patches.
+struct PlannedWork {
+  std::vector<MicroBatch> train;     // forward and backward
+  std::vector<MicroBatch> evaluate;  // forward
+  std::vector<MicroBatch> logits;    // forward, all logits wanted
+  bool train_logits = false;         // logits wanted in training, too
+};
+
+// The sizes every arena needs for all of `work`.
+MemoryPlan plan_memory(const ops::DeviceTraits& device, const ModelInputs& model,
+                       autograd::Recompute recompute, const PlannedWork& work);
+
+// The first of none, attention_saved, all that fits `capacity` bytes; all if none does. A policy
+// that was asked for is taken as it is.
+MemoryPlan choose_policy(const ops::DeviceTraits& device, const ModelInputs& model,
+                         std::optional<autograd::Recompute> asked, std::size_t capacity,
+                         const PlannedWork& work);
+
+// Leaves out every batch that asks for no more of anything than one that stays: memory grows with
+// each of tokens, patches, samples, images, label rows and the longest of each.
+std::vector<MicroBatch> largest(std::vector<MicroBatch> batches);
+
+// Bytes of memory the system can still give; from /proc/meminfo.
+std::size_t available_memory();
+
+std::string name_of(autograd::Recompute policy);
+
+}  // namespace medvqa::train

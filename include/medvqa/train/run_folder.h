@@ -1,0 +1,61 @@
+// The folder of a run: configuration, metrics, checkpoints. Nothing half-written is ever seen.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <fstream>
+#include <nlohmann/json_fwd.hpp>
+#include <optional>
+#include <string>
+
+#include "medvqa/train/adapted_model.h"
+
+namespace medvqa::train {
+
+// What is done with a folder that already holds something.
+struct FolderRules {
+  std::string resume = "none";  // auto, none, or a checkpoint's path
+  bool overwrite = false;
+};
+
+// Where a run continues.
+struct Progress {
+  std::int64_t step = 0;  // optimizer steps done
+  std::optional<double> best_loss;
+  std::int64_t best_step = 0;
+};
+
+class RunFolder {
+ public:
+  // Makes the folder. UserError(ExitCode::config) if it is not empty and the rules do not say what
+  // to do; nothing is touched then. UserError(ExitCode::io) if it cannot be written.
+  RunFolder(std::filesystem::path path, const FolderRules& rules, const nlohmann::json& config);
+
+  const std::filesystem::path& path() const { return path_; }
+  // The checkpoint to continue from, if the rules found one.
+  const std::optional<std::filesystem::path>& checkpoint() const { return checkpoint_; }
+
+  // Appends one line to metrics.jsonl. Lines beyond `step` of an earlier run are cut off first.
+  void keep_metrics_until(std::int64_t step);
+  void log(const nlohmann::json& line);
+
+  // Writes checkpoints/step-N whole, moves `latest` (and `best`) to it, then prunes to `keep`
+  // newest ones beside the best.
+  void save_checkpoint(ops::Backend& backend, const AdaptedModel& model, const Progress& progress,
+                       std::int64_t keep);
+
+ private:
+  void prune(std::int64_t keep, std::int64_t best_step) const;
+  void point(const std::string& link, const std::string& target) const;
+
+  std::filesystem::path path_;
+  std::optional<std::filesystem::path> checkpoint_;
+  std::ofstream metrics_;
+};
+
+// Reads adapter, optimizer state and progress. UserError(ExitCode::model) if the checkpoint is
+// damaged or belongs to another model.
+Progress restore_checkpoint(const std::filesystem::path& checkpoint, ops::Backend& backend,
+                            AdaptedModel& model);
+
+}  // namespace medvqa::train

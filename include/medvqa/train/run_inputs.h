@@ -1,0 +1,45 @@
+// Everything a run reads before it touches device memory: configuration, model folder, data.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <optional>
+
+#include "medvqa/data/dataset.h"
+#include "medvqa/io/peft_adapter.h"
+#include "medvqa/nn/weights.h"
+#include "medvqa/train/adapted_model.h"
+#include "medvqa/train/config.h"
+#include "medvqa/train/micro_batch.h"
+
+namespace medvqa::train {
+
+// The model a configuration names. Without weights in the folder `source` only describes them.
+struct ModelInputs {
+  std::filesystem::path folder;
+  nlohmann::json config;  // in the form of io/model_config.h
+  std::unique_ptr<nn::WeightSource> source;
+  std::optional<io::PeftAdapter> start;  // lora.init_from
+  ModelSettings settings;
+  io::AdapterSettings adapter;
+};
+
+// `need_weights`: UserError(ExitCode::model) if the folder has only a config.json.
+ModelInputs open_model(const Config& config, bool need_weights);
+
+struct DataInputs {
+  std::unique_ptr<data::Processor> processor;
+  std::vector<data::Record> validation_records;  // one a validation example
+  data::Dataset train, validation;
+  data::Dropped dropped;
+};
+
+DataInputs open_data(const Config& config, const ModelInputs& model);
+
+// Samples of `dataset` packed into a micro-batch; without patches it serves dry runs.
+MicroBatch make_micro_batch(data::Batch batch);
+MicroBatch dry_micro_batch(const data::Processor& processor, const data::Dataset& dataset,
+                           const std::vector<std::int64_t>& indices);
+
+}  // namespace medvqa::train

@@ -1,0 +1,52 @@
+// A run with everything in place: inputs read, steps planned, memory taken, weights loaded.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <vector>
+
+#include "medvqa/train/evaluate.h"
+#include "medvqa/train/memory_plan.h"
+#include "medvqa/train/run_inputs.h"
+#include "medvqa/train/schedule.h"
+
+namespace medvqa::train {
+
+class Session {
+ public:
+  enum class Purpose : std::uint8_t {
+    train,
+    probe,  // the first optimizer step only, with all its logits
+  };
+  Session(const Config& config, Purpose purpose);
+
+  const Config& config() const { return config_; }
+  ops::Backend& backend() { return *backend_; }
+  Arenas& arenas() { return *arenas_; }
+  AdaptedModel& model() { return *adapted_; }
+  const ModelInputs& model_inputs() const { return model_; }
+  const DataInputs& data() const { return data_; }
+  const std::vector<PlannedStep>& steps() const { return steps_; }
+  const MemoryPlan& memory() const { return memory_; }
+
+  // What a pass of optimizer step `step` (0-based) uses.
+  PassOptions pass_options(std::int64_t step) const;
+  // Micro-batches of planned steps [first, end), in order, prepared ahead.
+  std::unique_ptr<data::Prefetcher> batches(std::size_t first) const;
+  // The next planned step's micro-batches from it.
+  std::vector<MicroBatch> take(data::Prefetcher& prefetcher, const PlannedStep& step) const;
+
+ private:
+  void plan(Purpose purpose);
+
+  const Config& config_;
+  ModelInputs model_;
+  DataInputs data_;
+  std::vector<PlannedStep> steps_;
+  std::unique_ptr<ops::Backend> backend_;
+  MemoryPlan memory_;
+  std::unique_ptr<Arenas> arenas_;
+  std::unique_ptr<AdaptedModel> adapted_;
+};
+
+}  // namespace medvqa::train

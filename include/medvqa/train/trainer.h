@@ -1,0 +1,24 @@
+// The training loop.
+#pragma once
+
+#include <functional>
+#include <string>
+
+#include "medvqa/train/config.h"
+#include "medvqa/train/run_folder.h"
+
+namespace medvqa::train {
+
+struct TrainerOptions {
+  FolderRules folder;
+  // Looked at between optimizer steps; true: save a checkpoint and stop.
+  std::function<bool()> stop_requested;
+};
+
+enum class Outcome : std::uint8_t { finished, stopped };
+
+// Fine-tunes as `config` says and leaves metrics, checkpoints and the adapter in its output folder.
+// UserError(ExitCode::diverged) if loss or gradient norm is not finite: nothing was updated then.
+Outcome train(const Config& config, const TrainerOptions& options);
+
+}  // namespace medvqa::train

@@ -1,0 +1,33 @@
+#include "medvqa/data/processor.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <span>
+
+#include "medvqa/core/error.h"
+#include "medvqa/io/json.h"
+#include "src/data/processor_qwen2_vl.h"
+
+namespace medvqa::data {
+
+std::int64_t Example::label_count() const {
+  if (labels.empty()) return 0;
+  const auto rest = std::span(labels).subspan(1);
+  return std::count_if(rest.begin(), rest.end(), [](std::int32_t l) { return l != kNoLabel; });
+}
+
+std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_folder,
+                                          const nlohmann::json& config,
+                                          const ProcessorOptions& options) {
+  const io::JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
+  const std::string type = root.string("model_type");
+  if (type == "qwen2_vl") return make_qwen2_vl_processor(model_folder, config, options);
+  root.fail(
+      fmt::format("\"model_type\" is \"{}\", expected \"qwen2_vl\"; this architecture is not "
+                  "built in",
+                  type));
+}
+
+}  // namespace medvqa::data

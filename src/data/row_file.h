@@ -1,0 +1,40 @@
+// Rows of JSON files, with what an error needs to name one. Internal to the data module.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+namespace medvqa::data {
+
+struct Row {
+  std::int64_t number = 0;  // from 1: the line of a JSON Lines file, else the place in the list
+  nlohmann::json value;     // an object
+};
+
+struct RowFile {
+  std::filesystem::path path;
+  std::vector<Row> rows;
+};
+
+// UserError(ExitCode::data) for a missing or empty file, wrong JSON, a row that is no object.
+RowFile read_json_lines(const std::filesystem::path& path);
+// A list, or JSON Lines if the file does not begin with one.
+RowFile read_json_rows(const std::filesystem::path& path);
+
+std::string where(const RowFile& file, const Row& row);
+[[noreturn]] void fail_row(const RowFile& file, const Row& row, const std::string& column,
+                           const std::string& found, const std::string& expected,
+                           const std::string& remedy);
+
+// A text that must not be blank; a number is taken as its digits.
+std::string required_text(const RowFile& file, const Row& row, const char* column);
+// Empty if the column is missing or null.
+std::string optional_text(const RowFile& file, const Row& row, const char* column);
+
+// Blanks of ASCII at both ends removed.
+std::string stripped(const std::string& text);
+
+}  // namespace medvqa::data

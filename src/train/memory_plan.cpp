@@ -1,0 +1,112 @@
+#include "medvqa/train/memory_plan.h"
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <limits>
+
+#include "medvqa/ops/dry_backend.h"
+
+namespace medvqa::train {
+
+namespace {
+
+using Extent = std::array<std::int64_t, 7>;
+
+Extent extent_of(const MicroBatch& b) {
+  std::int64_t longest = 0;
+  for (std::size_t n = 0; n + 1 < b.input.cu_seqlens.size(); ++n) {
+    longest = std::max<std::int64_t>(longest, b.input.cu_seqlens[n + 1] - b.input.cu_seqlens[n]);
+  }
+  std::int64_t frame = 0;
+  for (const models::PatchGrid& g : b.input.grids) frame = std::max(frame, g.h * g.w);
+  return {b.input.patch_rows,
+          b.input.tokens(),
+          b.label_count(),
+          longest,
+          frame,
+          b.input.samples(),
+          static_cast<std::int64_t>(b.input.grids.size())};
+}
+
+bool covers(const Extent& a, const Extent& b) {
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    if (a[i] < b[i]) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+std::vector<MicroBatch> largest(std::vector<MicroBatch> batches) {
+  std::stable_sort(batches.begin(), batches.end(), [](const MicroBatch& a, const MicroBatch& b) {
+    return extent_of(a) > extent_of(b);
+  });
+  std::vector<MicroBatch> kept;
+  std::vector<Extent> extents;
+  for (MicroBatch& b : batches) {
+    const Extent e = extent_of(b);
+    const bool known = std::any_of(extents.begin(), extents.end(),
+                                   [&](const Extent& k) { return covers(k, e); });
+    if (known) continue;
+    extents.push_back(e);
+    kept.push_back(std::move(b));
+  }
+  return kept;
+}
+
+MemoryPlan plan_memory(const ops::DeviceTraits& device, const ModelInputs& model,
+                       autograd::Recompute recompute, const PlannedWork& work) {
+  ops::DryBackend backend(device);
+  Arenas arenas;
+  backend.use_scratch(arenas.scratch());
+  AdaptedModel adapted(backend, arenas, *model.source, model.config, model.settings);
+  PassOptions options;
+  options.recompute = recompute;
+  options.dropout = model.settings.lora.dropout > 0;
+  options.want_logits = work.train_logits;
+  for (const MicroBatch& b : work.train) {
+    accumulate_gradients(backend, arenas, adapted, std::span(&b, 1), options);
+  }
+  options.training = false;
+  options.want_logits = false;
+  for (const MicroBatch& b : work.evaluate) run_pass(backend, arenas, adapted, b, options);
+  options.want_logits = true;
+  for (const MicroBatch& b : work.logits) run_pass(backend, arenas, adapted, b, options);
+  return {arenas.peaks(), recompute, adapted.parameters()};
+}
+
+MemoryPlan choose_policy(const ops::DeviceTraits& device, const ModelInputs& model,
+                         std::optional<autograd::Recompute> asked, std::size_t capacity,
+                         const PlannedWork& work) {
+  using autograd::Recompute;
+  if (asked) return plan_memory(device, model, *asked, work);
+  MemoryPlan plan;
+  for (const Recompute r : {Recompute::none, Recompute::attention_saved, Recompute::all}) {
+    plan = plan_memory(device, model, r, work);
+    if (plan.sizes.total() <= capacity) break;
+  }
+  return plan;
+}
+
+std::size_t available_memory() {
+  std::ifstream file("/proc/meminfo");
+  std::string key;
+  std::size_t kib = 0;
+  std::string unit;
+  while (file >> key >> kib >> unit) {
+    if (key == "MemAvailable:") return kib * 1024;
+  }
+  return std::numeric_limits<std::size_t>::max();
+}
+
+std::string name_of(autograd::Recompute policy) {
+  switch (policy) {
+    case autograd::Recompute::all: return "all";
+    case autograd::Recompute::attention_saved: return "attention_saved";
+    case autograd::Recompute::none: return "none";
+  }
+  return "";
+}
+
+}  // namespace medvqa::train

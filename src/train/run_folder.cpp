@@ -1,0 +1,209 @@
+#include "medvqa/train/run_folder.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <nlohmann/json.hpp>
+#include <vector>
+
+#include "medvqa/io/file.h"
+#include "medvqa/io/json.h"
+#include "medvqa/io/safetensors.h"
+
+namespace medvqa::train {
+
+namespace fs = std::filesystem;
+
+namespace {
+
+constexpr const char* kState = "state.json";
+constexpr const char* kTensors = "training.safetensors";
+
+std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:06}", step); }
+
+struct NamedTensor {
+  std::string name;
+  Tensor tensor;
+};
+
+// Everything a step reads and changes: values and optimizer state.
+std::vector<NamedTensor> state_of(const AdaptedModel& model) {
+  std::vector<NamedTensor> tensors;
+  std::size_t i = 0;
+  for (const auto& m : model.modules()) {
+    for (const char* part : {".lora_A", ".lora_B"}) {
+      const ops::AdamWTensor& t = model.trained()[i++];
+      const std::string name = m->name + part;
+      tensors.push_back({name, t.value});
+      tensors.push_back({name + ".m", t.m});
+      tensors.push_back({name + ".v", t.v});
+      if (!t.eight_bit()) continue;
+      tensors.push_back({name + ".m_absmax", t.m_absmax});
+      tensors.push_back({name + ".v_absmax", t.v_absmax});
+    }
+  }
+  return tensors;
+}
+
+std::vector<std::int64_t> shape_of(const Tensor& t) {
+  std::vector<std::int64_t> shape;
+  for (int i = 0; i < t.shape.rank(); ++i) shape.push_back(t.dim(i));
+  return shape;
+}
+
+std::optional<fs::path> find_checkpoint(const fs::path& run, const FolderRules& rules) {
+  if (rules.resume == "none") return std::nullopt;
+  if (rules.resume == "auto") {
+    const fs::path latest = run / "checkpoints" / "latest";
+    return fs::exists(latest / kState) ? std::optional(fs::canonical(latest)) : std::nullopt;
+  }
+  const fs::path given(rules.resume);
+  if (!fs::exists(given / kState)) {
+    throw UserError(ExitCode::config,
+                    fmt::format("--resume {}: no {} in it; name a folder checkpoints/step-N of a "
+                                "run, or use --resume auto",
+                                rules.resume, kState));
+  }
+  return fs::canonical(given);
+}
+
+void make_folder(const fs::path& path) {
+  std::error_code error;
+  fs::create_directories(path, error);
+  if (error) {
+    throw UserError(ExitCode::io, fmt::format("cannot make the folder {}: {}; choose another "
+                                              "output folder or mend its permissions",
+                                              path.string(), error.message()));
+  }
+}
+
+}  // namespace
+
+RunFolder::RunFolder(fs::path path, const FolderRules& rules, const nlohmann::json& config)
+    : path_(std::move(path)) {
+  const bool used = fs::exists(path_) && (!fs::is_directory(path_) || !fs::is_empty(path_));
+  checkpoint_ = find_checkpoint(path_, rules);
+  if (used && rules.resume == "none" && !rules.overwrite) {
+    throw UserError(ExitCode::config,
+                    fmt::format("output {} is not empty; continue it with --resume auto, replace "
+                                "it with --overwrite, or choose another output",
+                                path_.string()));
+  }
+  if (used && !checkpoint_ && rules.overwrite) {
+    // Only what a run writes is removed: the folder may hold something of the user's.
+    for (const char* name : {"metrics.jsonl", "config.resolved.json", "checkpoints", "adapter"}) {
+      fs::remove_all(path_ / name);
+    }
+  }
+  make_folder(path_);
+  io::write_file_atomically(path_ / "config.resolved.json", config.dump(2) + "\n");
+}
+
+void RunFolder::keep_metrics_until(std::int64_t step) {
+  const fs::path file = path_ / "metrics.jsonl";
+  std::string kept;
+  if (fs::exists(file)) {
+    const std::string text = io::read_text_file(file);
+    for (std::size_t begin = 0; begin < text.size();) {
+      const std::size_t end = std::min(text.find('\n', begin), text.size());
+      const std::string line = text.substr(begin, end - begin);
+      const nlohmann::json j = nlohmann::json::parse(line, nullptr, false);
+      // A line cut short by a crash is no JSON.
+      if (j.is_object() && j.value("step", std::int64_t{0}) <= step) kept += line + "\n";
+      begin = end + 1;
+    }
+  }
+  io::write_file_atomically(file, kept);
+  metrics_.open(file, std::ios::app);
+}
+
+void RunFolder::log(const nlohmann::json& line) {
+  metrics_ << line.dump() << std::endl;
+  if (metrics_) return;
+  throw UserError(ExitCode::io, fmt::format("cannot write {}; is the disk full? The last "
+                                            "checkpoint is whole: go on with --resume auto",
+                                            (path_ / "metrics.jsonl").string()));
+}
+
+void RunFolder::point(const std::string& link, const std::string& target) const {
+  const fs::path folder = path_ / "checkpoints";
+  const fs::path aside = folder / (".tmp-" + link);
+  fs::remove(aside);
+  fs::create_symlink(target, aside);
+  fs::rename(aside, folder / link);
+  io::sync_folder(folder);
+}
+
+void RunFolder::save_checkpoint(ops::Backend& backend, const AdaptedModel& model,
+                                const Progress& progress, std::int64_t keep) {
+  make_folder(path_ / "checkpoints");
+  const std::string name = checkpoint_name(progress.step);
+  io::AtomicFolder folder(path_ / "checkpoints" / name);
+  const std::vector<NamedTensor> tensors = state_of(model);
+  std::vector<io::TensorSpec> specs;
+  for (const NamedTensor& t : tensors) {
+    specs.push_back({t.name, t.tensor.dtype, shape_of(t.tensor)});
+  }
+  io::SafetensorsWriter writer(folder.aside() / kTensors, specs, {{"format", "pt"}});
+  std::vector<std::byte> bytes;
+  for (const NamedTensor& t : tensors) {
+    bytes.resize(t.tensor.bytes());
+    backend.download(t.tensor, bytes.data(), bytes.size());
+    writer.write(t.name, bytes);
+  }
+  writer.commit();
+  nlohmann::json state{{"step", progress.step}, {"best_step", progress.best_step}};
+  state["best_loss"] = progress.best_loss ? nlohmann::json(*progress.best_loss) : nullptr;
+  folder.write(kState, state.dump(2) + "\n");
+  folder.commit();
+  point("latest", name);
+  if (progress.best_loss && progress.best_step == progress.step) point("best", name);
+  prune(keep, progress.best_step);
+}
+
+void RunFolder::prune(std::int64_t keep, std::int64_t best_step) const {
+  std::vector<fs::path> found;
+  for (const auto& entry : fs::directory_iterator(path_ / "checkpoints")) {
+    const bool checkpoint = entry.path().filename().string().rfind("step-", 0) == 0;
+    if (checkpoint && !entry.is_symlink()) found.push_back(entry.path());
+  }
+  std::sort(found.begin(), found.end());
+  const auto total = static_cast<std::int64_t>(found.size());
+  for (std::int64_t i = 0; i < total - keep; ++i) {
+    const fs::path& old = found[static_cast<std::size_t>(i)];
+    if (old.filename() != checkpoint_name(best_step)) fs::remove_all(old);
+  }
+}
+
+Progress restore_checkpoint(const fs::path& checkpoint, ops::Backend& backend,
+                            AdaptedModel& model) {
+  const nlohmann::json state =
+      io::read_json_file(checkpoint / kState, {.code = ExitCode::model});
+  const io::JsonObject object(state, (checkpoint / kState).string(), ExitCode::model);
+  const io::SafetensorsFile file(checkpoint / kTensors);
+  const std::vector<NamedTensor> tensors = state_of(model);
+  if (file.entries().size() != tensors.size()) {
+    throw UserError(ExitCode::model,
+                    fmt::format("{}: {} tensors, expected {}; the checkpoint belongs to another "
+                                "model, adapter or optimizer",
+                                checkpoint.string(), file.entries().size(), tensors.size()));
+  }
+  for (const NamedTensor& t : tensors) {
+    const nn::HostTensor stored = file.tensor(t.name);
+    if (stored.dtype != t.tensor.dtype || stored.shape != shape_of(t.tensor)) {
+      throw UserError(ExitCode::model,
+                      fmt::format("{}: {} is {} [{}], expected {}; the checkpoint belongs to "
+                                  "another model, adapter or optimizer",
+                                  checkpoint.string(), t.name, name_of(stored.dtype),
+                                  fmt::join(stored.shape, ", "), t.tensor.str()));
+    }
+    backend.upload(stored.bytes.data(), stored.bytes.size(), t.tensor);
+  }
+  Progress p;
+  p.step = object.integer("step", 0);
+  p.best_step = object.integer("best_step", 0);
+  if (object.has("best_loss")) p.best_loss = object.number("best_loss");
+  return p;
+}
+
+}  // namespace medvqa::train

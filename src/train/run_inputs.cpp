@@ -1,0 +1,194 @@
+#include "medvqa/train/run_inputs.h"
+
+#include <fmt/format.h>
+#include <spdlog/spdlog.h>
+
+#include <regex>
+
+#include "medvqa/io/checkpoint_folder.h"
+#include "medvqa/io/hub_cache.h"
+#include "medvqa/io/model_config.h"
+
+namespace medvqa::train {
+
+namespace {
+
+using nn::LinearKind;
+
+DType auto_compute() {
+#if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512bf16") != 0) return DType::bf16;
+#endif
+  return DType::f32;
+}
+
+DType compute_of(const std::string& name) {
+  if (name == "f32") return DType::f32;
+  if (name == "bf16") return DType::bf16;
+  if (name == "f16") return DType::f16;
+  return auto_compute();
+}
+
+std::regex compile_targets(const std::string& pattern) {
+  try {
+    return std::regex(pattern);
+  } catch (const std::regex_error& e) {
+    throw UserError(ExitCode::config,
+                    fmt::format("lora.targets: \"{}\" is no regular expression ({})", pattern,
+                                e.what()));
+  }
+}
+
+bool chosen_by_kind(const LoraConfig& c, LinearKind kind) {
+  switch (kind) {
+    case LinearKind::vision_attention: return c.vision && c.attention;
+    case LinearKind::vision_mlp: return c.vision && c.mlp;
+    case LinearKind::language_attention: return c.language && c.attention;
+    case LinearKind::language_mlp: return c.language && c.mlp;
+    case LinearKind::other: return false;
+  }
+  return false;
+}
+
+nn::LoraOptions lora_options(const Config& config, const ModelInputs& m) {
+  nn::LoraOptions o;
+  o.r = m.adapter.r;
+  o.scaling = m.adapter.scaling();
+  o.dropout = m.adapter.dropout;
+  if (m.start) {
+    std::set<std::string> names;
+    for (const auto& module : m.start->modules()) names.insert(module.first);
+    o.adapts = [names](const std::string& name, LinearKind) { return names.contains(name); };
+  } else if (config.lora.targets) {
+    o.adapts = [regex = compile_targets(*config.lora.targets)](const std::string& name,
+                                                               LinearKind) {
+      return std::regex_match(name, regex);
+    };
+  } else {
+    o.adapts = [lora = config.lora](const std::string&, LinearKind kind) {
+      return chosen_by_kind(lora, kind);
+    };
+  }
+  return o;
+}
+
+// The starting adapter's own rank, scaling and modules are kept: it was made with them.
+void adopt_start(const Config& config, ModelInputs& m) {
+  const auto style = io::name_style_of(m.config.value("model_type", ""));
+  m.start.emplace(std::filesystem::path(*config.lora.init_from), style);
+  const io::AdapterSettings& s = m.start->settings();
+  if (s.r != m.adapter.r || s.alpha != m.adapter.alpha || s.rslora != m.adapter.rslora) {
+    spdlog::warn("{}: r={} alpha={} rslora={} are kept; the configuration says r={} alpha={} "
+                 "rslora={}",
+                 *config.lora.init_from, s.r, s.alpha, s.rslora, m.adapter.r, m.adapter.alpha,
+                 m.adapter.rslora);
+  }
+  m.adapter.r = s.r;
+  m.adapter.alpha = s.alpha;
+  m.adapter.rslora = s.rslora;
+}
+
+// What config.json alone says about 4-bit storage.
+nn::DescribedWeights::Options described(const Config& config, const nlohmann::json& model) {
+  nn::DescribedWeights::Options o;
+  const nlohmann::json q = model.value("quantization_config", nlohmann::json::object());
+  const bool stored_nf4 = q.value("load_in_4bit", false);
+  o.nf4 = config.model.quantization == "nf4" ||
+          (config.model.quantization == "auto" && stored_nf4);
+  o.nested = stored_nf4 ? q.value("bnb_4bit_use_double_quant", false) : config.model.double_quant;
+  return o;
+}
+
+}  // namespace
+
+ModelInputs open_model(const Config& config, bool need_weights) {
+  ModelInputs m;
+  m.folder = io::find_model_folder(config.model.path);
+  m.config = io::read_model_config(m.folder);
+  m.settings.compute = compute_of(config.model.compute);
+  m.settings.eight_bit_optimizer = config.train.eight_bit;
+  if (io::has_weights(m.folder)) {
+    auto folder = std::make_unique<io::CheckpointFolder>(m.folder);
+    if (config.model.quantization == "none" && folder->quantized()) {
+      throw UserError(ExitCode::config,
+                      fmt::format("model.quantization is none but {} holds 4-bit weights; use auto "
+                                  "or a 16-bit checkpoint",
+                                  m.folder.string()));
+    }
+    if (config.model.quantization == "nf4") {
+      m.settings.quantize = config.model.double_quant ? nn::QuantizeOnLoad::nf4_nested
+                                                      : nn::QuantizeOnLoad::nf4;
+    }
+    m.source = std::move(folder);
+  } else if (need_weights) {
+    throw UserError(ExitCode::model,
+                    fmt::format("{} has no model.safetensors and no model.safetensors.index.json; "
+                                "download the weights into it, or use `medvqa plan`, which needs "
+                                "config.json only",
+                                m.folder.string()));
+  } else {
+    m.source = std::make_unique<nn::DescribedWeights>(described(config, m.config));
+  }
+  m.adapter = {.r = config.lora.r,
+               .alpha = config.lora.alpha,
+               .dropout = config.lora.dropout,
+               .rslora = config.lora.rslora,
+               .base_model = config.model.path};
+  if (config.lora.init_from) adopt_start(config, m);
+  m.settings.lora = lora_options(config, m);
+  return m;
+}
+
+DataInputs open_data(const Config& config, const ModelInputs& model) {
+  DataInputs d;
+  d.processor = data::make_processor(model.folder, model.config,
+                                     {.prompt = config.data.prompt,
+                                      .min_pixels = config.data.min_pixels,
+                                      .max_pixels = config.data.max_pixels});
+  data::Records records = data::read_records(config.data.train);
+  d.dropped = records.dropped;
+  std::vector<data::Record> train = std::move(records.rows);
+  if (config.data.validation_fraction) {
+    data::Split split = data::hold_out_images(std::move(train), *config.data.validation_fraction,
+                                              config.train.seed);
+    train = std::move(split.train);
+    d.validation_records = std::move(split.validation);
+  } else if (!config.data.validation.empty()) {
+    d.validation_records = data::read_records(config.data.validation).rows;
+  }
+  const data::LengthRule rule{config.data.max_length, config.data.drop_too_long};
+  const int threads = config.data.threads;
+  d.train = data::prepare_dataset(*d.processor, train, rule, threads);
+  if (!d.validation_records.empty()) {
+    d.validation = data::prepare_dataset(*d.processor, d.validation_records, rule, threads);
+    const std::set<std::string> dropped(d.validation.too_long.begin(),
+                                        d.validation.too_long.end());
+    std::erase_if(d.validation_records,
+                  [&](const data::Record& r) { return dropped.contains(r.id); });
+  }
+  return d;
+}
+
+MicroBatch make_micro_batch(data::Batch batch) {
+  MicroBatch m;
+  m.input.ids = std::move(batch.ids);
+  m.input.cu_seqlens = std::move(batch.cu_seqlens);
+  m.input.patches = std::move(batch.patches);
+  m.input.patch_rows = batch.patch_rows;
+  for (const PatchGrid& g : batch.grids) m.input.grids.push_back({g.t, g.h, g.w});
+  m.labels = std::move(batch.labels);
+  m.sample_ids = std::move(batch.sample_ids);
+  m.find_logit_rows();
+  return m;
+}
+
+MicroBatch dry_micro_batch(const data::Processor& processor, const data::Dataset& dataset,
+                           const std::vector<std::int64_t>& indices) {
+  std::vector<const data::Example*> examples;
+  for (const std::int64_t i : indices) {
+    examples.push_back(&dataset.examples.at(static_cast<std::size_t>(i)));
+  }
+  return make_micro_batch(data::pack(processor, examples, false));
+}
+
+}  // namespace medvqa::train

@@ -1,0 +1,96 @@
+#include "medvqa/train/session.h"
+
+#include <fmt/format.h>
+
+#include "medvqa/core/philox.h"
+#include "medvqa/train/adapter_files.h"
+#include "medvqa/train/backend_factory.h"
+
+namespace medvqa::train {
+
+Session::Session(const Config& config, Purpose purpose)
+    : config_(config), model_(open_model(config, true)), data_(open_data(config, model_)) {
+  if (config.task != "vqa") {
+    throw UserError(ExitCode::config,
+                    fmt::format("task is {}, but only vqa is built in; set task to vqa",
+                                config.task));
+  }
+  steps_ = plan_steps(config.train, config.data,
+                      static_cast<std::int64_t>(data_.train.examples.size()));
+  if (purpose == Purpose::probe) steps_.resize(1);
+  backend_ = make_backend(config.device);
+  plan(purpose);
+  arenas_ = std::make_unique<Arenas>(*backend_, memory_.sizes);
+  adapted_ = std::make_unique<AdaptedModel>(*backend_, *arenas_, *model_.source, model_.config,
+                                            model_.settings);
+  if (adapted_->modules().empty()) {
+    throw UserError(ExitCode::config,
+                    "no linear is adapted: lora.vision, lora.language, lora.attention, lora.mlp "
+                    "or lora.targets leave none; switch at least one on");
+  }
+  if (model_.start) {
+    load_adapter(*backend_, *model_.start, *adapted_);
+  } else {
+    adapted_->initialize_adapters(*backend_, config.train.seed);
+  }
+  adapted_->clear_optimizer(*backend_);
+}
+
+void Session::plan(Purpose purpose) {
+  PlannedWork work;
+  for (const PlannedStep& step : steps_) {
+    for (const auto& indices : step.micro_batches) {
+      work.train.push_back(dry_micro_batch(*data_.processor, data_.train, indices));
+    }
+  }
+  work.train = largest(std::move(work.train));
+  if (purpose == Purpose::probe) {
+    work.train_logits = true;
+  } else {
+    work.evaluate = largest(evaluation_batches(data_, config_.train.batch_size));
+    // The proof of the written adapter looks at logits of the last step's first micro-batch.
+    work.logits.push_back(dry_micro_batch(*data_.processor, data_.train,
+                                          steps_.back().micro_batches.front()));
+  }
+  // A fifth stays for the page cache of the mapped checkpoint, images and the C library.
+  const std::size_t capacity = available_memory() / 5 * 4;
+  memory_ = choose_policy(backend_->traits(), model_, config_.train.recompute, capacity, work);
+  if (memory_.sizes.total() > available_memory()) {
+    throw UserError(ExitCode::memory,
+                    fmt::format("the run needs {} bytes and the machine has {} left; lower "
+                                "train.batch_size or data.image.max_pixels, or set "
+                                "train.recompute to all",
+                                memory_.sizes.total(), available_memory()));
+  }
+}
+
+PassOptions Session::pass_options(std::int64_t step) const {
+  PassOptions o;
+  o.recompute = memory_.recompute;
+  o.dropout = model_.settings.lora.dropout > 0;
+  const auto words = philox4x32(config_.train.seed, 0, static_cast<std::uint64_t>(step));
+  o.random_key = std::uint64_t{words[0]} << 32 | words[1];
+  return o;
+}
+
+std::unique_ptr<data::Prefetcher> Session::batches(std::size_t first) const {
+  std::vector<std::vector<std::int64_t>> lists;
+  for (std::size_t s = first; s < steps_.size(); ++s) {
+    lists.insert(lists.end(), steps_[s].micro_batches.begin(), steps_[s].micro_batches.end());
+  }
+  return std::make_unique<data::Prefetcher>(*data_.processor, data_.train, std::move(lists),
+                                            config_.data.threads);
+}
+
+std::vector<MicroBatch> Session::take(data::Prefetcher& prefetcher,
+                                      const PlannedStep& step) const {
+  std::vector<MicroBatch> batches;
+  for (std::size_t i = 0; i < step.micro_batches.size(); ++i) {
+    std::optional<data::Batch> batch = prefetcher.next();
+    MEDVQA_CHECK(batch.has_value(), "the prefetcher ended before the plan");
+    batches.push_back(make_micro_batch(std::move(*batch)));
+  }
+  return batches;
+}
+
+}  // namespace medvqa::train
