@@ -36,14 +36,19 @@ MatmulCache::Entry MatmulCache::make(const ops::Gemm& p, bool add_to_c) const {
   e.b = describe(p.b, p.transpose_b);
   e.c = describe(p.c, ops::Transpose::no);
   dnnl::primitive_attr attributes;
+  dnnl::post_ops after;
   if (p.alpha != 1) attributes.set_output_scales(0, {static_cast<float>(p.alpha)});
-  if (add_to_c) {
-    dnnl::post_ops sum;
-    sum.append_sum(1.0f);
-    attributes.set_post_ops(sum);
-  }
+  if (add_to_c) after.append_sum(1.0f);
   if (p.bias_N) {
     e.bias = dnnl::memory::desc({1, p.c.dim(1)}, dnnl_type(p.bias_N.dtype), {p.c.dim(1), 1});
+    // oneDNN's own bias would be scaled by alpha as well.
+    if (p.alpha != 1) {
+      e.bias_argument = DNNL_ARG_ATTR_MULTIPLE_POST_OP(after.len()) | DNNL_ARG_SRC_1;
+      after.append_binary(dnnl::algorithm::binary_add, e.bias);
+    }
+  }
+  attributes.set_post_ops(after);
+  if (p.bias_N && p.alpha == 1) {
     const dnnl::matmul::desc d(e.a, e.b, e.bias, e.c);
     e.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(d, attributes, engine_));
   } else {
@@ -70,7 +75,7 @@ void MatmulCache::run(const ops::Gemm& p, bool add_to_c) {
       {DNNL_ARG_SRC, dnnl::memory(e.a, engine_, p.a.data)},
       {DNNL_ARG_WEIGHTS, dnnl::memory(e.b, engine_, p.b.data)},
       {DNNL_ARG_DST, dnnl::memory(e.c, engine_, p.c.data)}};
-  if (p.bias_N) operands.emplace(DNNL_ARG_BIAS, dnnl::memory(e.bias, engine_, p.bias_N.data));
+  if (p.bias_N) operands.emplace(e.bias_argument, dnnl::memory(e.bias, engine_, p.bias_N.data));
   e.primitive.execute(stream_, operands);
   stream_.wait();
 }

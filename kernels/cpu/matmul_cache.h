@@ -21,6 +21,7 @@ class MatmulCache {
   struct Entry {
     dnnl::memory::desc a, b, c, bias;
     dnnl::matmul primitive;
+    int bias_argument = DNNL_ARG_BIAS;
   };
   Entry make(const ops::Gemm& p, bool add_to_c) const;
 

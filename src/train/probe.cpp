@@ -83,6 +83,7 @@ void add_inputs(Collector& c, const nlohmann::json& config, const MicroBatch& b,
                       one_axis ? std::vector<std::int64_t>{tokens}
                                : std::vector<std::int64_t>{size_of_list(positions), tokens},
                       flat);
+  c.add<std::int64_t>("logit_rows", {b.label_count()}, b.logit_rows);
   if (b.input.grids.empty()) return;
   std::vector<std::int64_t> grids;
   for (const models::PatchGrid& g : b.input.grids) grids.insert(grids.end(), {g.t, g.h, g.w});
@@ -135,7 +136,6 @@ void write_probe(const Config& config, const std::filesystem::path& file) {
   const MicroBatch all = joined(batches);
   Collector c;
   add_inputs(c, session.model_inputs().config, all, session.data().processor->patch_columns());
-  c.add<std::int64_t>("logit_rows", {all.label_count()}, all.logit_rows);
   add_results(c, session, batches, all.label_count());
   io::SafetensorsWriter writer = c.open(file, all.sample_ids);
   c.write(writer);

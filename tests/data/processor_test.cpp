@@ -4,6 +4,7 @@
 #include <cstring>
 #include <fstream>
 #include <nlohmann/json.hpp>
+#include <utility>
 
 #include "medvqa/data/dataset.h"
 #include "medvqa/io/model_config.h"
@@ -166,37 +167,67 @@ class ModelFolder : public ::testing::Test {
     folder_.write("preprocessor_config.json", file);
     fails(parts);
   }
-  // Of a picture of 60 x 100 pixels (image00.jpg is small).
-  PatchGrid grid(const ProcessorOptions& options = {}) {
-    return make(options)->prepare(tiny_records().at(1)).grid;
+  // Of a picture of 128 x 40 pixels.
+  std::int64_t patches(const ProcessorOptions& options = {}) {
+    return make(options)->prepare(tiny_records().at(1)).grid.patches();
   }
   TempFolder folder_;
   json config_;
 };
 
+// A 1-bit BMP of 1400 x 1000 black pixels.
+std::string large_bmp() {
+  std::string bytes = "BM" + std::string(12, '\0');
+  const auto put = [&](std::uint32_t value, int count) {
+    for (int i = 0; i < count; ++i) bytes += static_cast<char>(value >> 8 * i & 0xff);
+  };
+  bytes[10] = 62;
+  put(40, 4);
+  put(1400, 4);
+  put(1000, 4);
+  put(1, 2);
+  put(1, 2);
+  bytes.resize(62 + 176 * 1000);
+  return bytes;
+}
+
 TEST_F(ModelFolder, WithoutProcessorFileHasTheClassDefaults) {
-  EXPECT_GE(grid().patches() * 14 * 14, 56 * 56);
+  const Record record = make_record("r", folder_.write("large.bmp", large_bmp()).string());
+  // As transformers 5.17: 28 * 28 * 1280 pixels at most, where published folders allow more.
+  const PatchGrid grid = make()->prepare(record).grid;
+  EXPECT_EQ(grid.h, 60);
+  EXPECT_EQ(grid.w, 84);
   EXPECT_EQ(make()->patch_columns(), 1176);
 }
 
 TEST_F(ModelFolder, PixelsComeFromAnySpelling) {
-  const std::vector<std::string> files = {
-      R"({"min_pixels": 784, "max_pixels": 3920})",
-      R"({"size": {"shortest_edge": 784, "longest_edge": 3920}})",
-      R"({"size": {"min_pixels": 784, "max_pixels": 3920}})",
-      R"({"size": {"shortest_edge": 1, "longest_edge": 2}, "min_pixels": 784, "max_pixels": 3920})"};
-  for (const std::string& file : files) {
-    folder_.write("preprocessor_config.json", file);
-    EXPECT_EQ(grid().patches(), 20) << file;
+  const std::vector<std::pair<std::string, std::string>> spellings = {
+      {R"({"min_pixels": MIN, "max_pixels": MAX})", "plain"},
+      {R"({"size": {"shortest_edge": MIN, "longest_edge": MAX}})", "edges"},
+      {R"({"size": {"min_pixels": MIN, "max_pixels": MAX}})", "in size"},
+      {R"({"size": {"shortest_edge": 9, "longest_edge": 9}, "min_pixels": MIN,
+           "max_pixels": MAX})",
+       "plain over edges"}};
+  const auto write = [&](std::string text, const std::string& least, const std::string& most) {
+    text.replace(text.find("MIN"), 3, least).replace(text.find("MAX"), 3, most);
+    folder_.write("preprocessor_config.json", text);
+  };
+  // The counts are those of transformers' smart_resize.
+  for (const auto& [text, name] : spellings) {
+    write(text, "5000", "10000");
+    EXPECT_EQ(patches(), 40) << name;
+    write(text, "1", "1000");
+    EXPECT_EQ(patches(), 8) << name;
   }
-  folder_.write("processor_config.json", R"({"image_processor": {"max_pixels": 1000,
-                "min_pixels": 1}})");
-  EXPECT_EQ(grid().patches(), 4);
+  folder_.write("processor_config.json",
+                R"({"image_processor": {"max_pixels": 10000, "min_pixels": 5000}})");
+  EXPECT_EQ(patches(), 40);
   ProcessorOptions options;
-  options.max_pixels = 3920;
-  EXPECT_EQ(grid(options).patches(), 20);
+  options.min_pixels = 1;
+  options.max_pixels = 1000;
+  EXPECT_EQ(patches(options), 8);
   options.min_pixels = 5000;
-  expect_user_error(ExitCode::config, {"data.image", "5000", "3920"}, [&] { make(options); });
+  expect_user_error(ExitCode::config, {"data.image", "5000", "1000"}, [&] { make(options); });
 }
 
 TEST_F(ModelFolder, BadProcessorFilesAreNamed) {

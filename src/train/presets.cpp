@@ -1,0 +1,85 @@
+#include <fmt/format.h>
+
+#include "medvqa/core/error.h"
+#include "medvqa/train/random_checkpoint.h"
+
+namespace medvqa::train {
+
+namespace {
+
+using nlohmann::json;
+
+struct Shape {
+  int channels, feed_forward, layers, heads, kv_heads, vocabulary;
+  int vision_channels, vision_depth, vision_heads;
+};
+
+json qwen2_vl(const Shape& s, const json& token_ids, bool tied) {
+  const int pairs = s.channels / s.heads / 2;
+  const int spatial = pairs * 3 / 8;
+  json c{{"architectures", {"Qwen2VLForConditionalGeneration"}},
+         {"model_type", "qwen2_vl"},
+         {"hidden_size", s.channels},
+         {"intermediate_size", s.feed_forward},
+         {"num_hidden_layers", s.layers},
+         {"num_attention_heads", s.heads},
+         {"num_key_value_heads", s.kv_heads},
+         {"vocab_size", s.vocabulary},
+         {"hidden_act", "silu"},
+         {"rms_norm_eps", 1e-6},
+         {"rope_theta", 1000000.0},
+         {"rope_scaling",
+          {{"type", "mrope"}, {"mrope_section", {pairs - 2 * spatial, spatial, spatial}}}},
+         {"max_position_embeddings", 32768},
+         {"tie_word_embeddings", tied},
+         {"use_sliding_window", false},
+         {"torch_dtype", "bfloat16"}};
+  c["vision_config"] = {{"depth", s.vision_depth},
+                        {"embed_dim", s.vision_channels},
+                        {"num_heads", s.vision_heads},
+                        {"mlp_ratio", 4},
+                        {"hidden_size", s.channels},
+                        {"in_chans", 3},
+                        {"patch_size", 14},
+                        {"spatial_merge_size", 2},
+                        {"temporal_patch_size", 2},
+                        {"hidden_act", "quick_gelu"}};
+  c.update(token_ids);
+  return c;
+}
+
+// Ids of a vocabulary of 256 bytes followed by the special tokens.
+json byte_vocabulary_ids() {
+  return {{"bos_token_id", 256},        {"eos_token_id", 258},   {"vision_start_token_id", 265},
+          {"vision_end_token_id", 266}, {"vision_token_id", 267}, {"image_token_id", 268},
+          {"video_token_id", 269}};
+}
+
+json published_ids() {
+  return {{"bos_token_id", 151643},        {"eos_token_id", 151645},
+          {"vision_start_token_id", 151652}, {"vision_end_token_id", 151653},
+          {"vision_token_id", 151654},     {"image_token_id", 151655},
+          {"video_token_id", 151656}};
+}
+
+}  // namespace
+
+std::vector<std::string> preset_names() {
+  return {"tiny-qwen2-vl", "qwen2-vl-2b", "qwen2-vl-7b"};
+}
+
+json preset_config(const std::string& name) {
+  if (name == "tiny-qwen2-vl") {
+    return qwen2_vl({128, 384, 4, 4, 2, 320, 128, 3, 4}, byte_vocabulary_ids(), true);
+  }
+  if (name == "qwen2-vl-2b") {
+    return qwen2_vl({1536, 8960, 28, 12, 2, 151936, 1280, 32, 16}, published_ids(), true);
+  }
+  if (name == "qwen2-vl-7b") {
+    return qwen2_vl({3584, 18944, 28, 28, 4, 152064, 1280, 32, 16}, published_ids(), false);
+  }
+  throw UserError(ExitCode::usage, fmt::format("--preset {}: expected one of {}", name,
+                                               fmt::join(preset_names(), ", ")));
+}
+
+}  // namespace medvqa::train

@@ -1,0 +1,35 @@
+#include "tests/support/backends.h"
+
+#include <algorithm>
+#include <cstdlib>
+#include <sstream>
+
+#include "kernels/cpu/cpu_backend.h"
+
+namespace medvqa::testing {
+
+const std::vector<TestedBackend>& available_backends() {
+  static const std::vector<TestedBackend> backends{
+      {"cpu",
+       std::make_shared<cpu::CpuBackend>(),
+       {DType::f64, DType::f32, DType::bf16, DType::f16}}};
+  return backends;
+}
+
+ops::Backend& cpu_backend() { return *available_backends().front().backend; }
+
+std::vector<std::string> missing_backends() {
+  std::vector<std::string> missing;
+  const char* required = std::getenv("MEDVQA_REQUIRE_BACKEND");
+  if (required == nullptr) return missing;
+  std::istringstream names(required);
+  for (std::string name; std::getline(names, name, ',');) {
+    const auto& all = available_backends();
+    const bool found = std::any_of(all.begin(), all.end(),
+                                   [&](const TestedBackend& b) { return b.name == name; });
+    if (!found) missing.push_back(name);
+  }
+  return missing;
+}
+
+}  // namespace medvqa::testing
