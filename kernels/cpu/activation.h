@@ -60,11 +60,16 @@ struct GeluTanh {
 template <class A, class F>
 void dispatch_activation(ops::Activation kind, F&& f) {
   switch (kind) {
-    case ops::Activation::gelu_erf: return f.template operator()<GeluErf<A>>();
-    case ops::Activation::gelu_tanh: return f.template operator()<GeluTanh<A>>();
-    case ops::Activation::quick_gelu: return f.template operator()<QuickGelu<A>>();
-    case ops::Activation::silu: return f.template operator()<Silu<A>>();
-    case ops::Activation::none: break;
+    case ops::Activation::gelu_erf:
+      return f.template operator()<GeluErf<A>>();
+    case ops::Activation::gelu_tanh:
+      return f.template operator()<GeluTanh<A>>();
+    case ops::Activation::quick_gelu:
+      return f.template operator()<QuickGelu<A>>();
+    case ops::Activation::silu:
+      return f.template operator()<Silu<A>>();
+    case ops::Activation::none:
+      break;
   }
   fail_check(__FILE__, __LINE__, "kind", "no activation to apply");
 }

@@ -242,15 +242,13 @@ void for_each_task(const ops::Attention& p, const Tensor& scratch, int threads, 
 }  // namespace
 
 void CpuBackend::do_attention(const ops::Attention& p, const Tensor& scratch) {
-  for_each_task(p, scratch, traits_.threads, [&]<class T>(const Task& task, auto pieces) {
-    forward_task<T>(p, task, pieces);
-  });
+  for_each_task(p, scratch, traits_.threads,
+                [&]<class T>(const Task& task, auto pieces) { forward_task<T>(p, task, pieces); });
 }
 
 void CpuBackend::do_attention_backward(const ops::AttentionBackward& p, const Tensor& scratch) {
-  for_each_task(p.forward, scratch, traits_.threads, [&]<class T>(const Task& task, auto pieces) {
-    backward_task<T>(p, task, pieces);
-  });
+  for_each_task(p.forward, scratch, traits_.threads,
+                [&]<class T>(const Task& task, auto pieces) { backward_task<T>(p, task, pieces); });
 }
 
 }  // namespace medvqa::cpu

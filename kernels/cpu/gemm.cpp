@@ -62,10 +62,17 @@ void MatmulCache::run(const ops::Gemm& p, bool add_to_c) {
   const auto flags = (p.transpose_a == ops::Transpose::yes ? 1 : 0) +
                      (p.transpose_b == ops::Transpose::yes ? 2 : 0) + (add_to_c ? 4 : 0) +
                      (p.bias_N ? 8 : 0);
-  const Key key{p.a.dim(0), p.a.dim(1), p.a.row_stride,
-                p.b.dim(0), p.b.dim(1), p.b.row_stride,
-                p.c.dim(0), p.c.dim(1), p.c.row_stride,
-                flags,      static_cast<std::int64_t>(p.a.dtype),
+  const Key key{p.a.dim(0),
+                p.a.dim(1),
+                p.a.row_stride,
+                p.b.dim(0),
+                p.b.dim(1),
+                p.b.row_stride,
+                p.c.dim(0),
+                p.c.dim(1),
+                p.c.row_stride,
+                flags,
+                static_cast<std::int64_t>(p.a.dtype),
                 static_cast<std::int64_t>(p.c.dtype),
                 static_cast<std::int64_t>(std::bit_cast<std::uint64_t>(p.alpha))};
   auto found = entries_.find(key);

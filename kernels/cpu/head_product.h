@@ -1,8 +1,8 @@
 // Small products on one thread, for use inside a parallel loop over heads.
 #pragma once
 
-#include <cstdint>
 #include <oneapi/dnnl/dnnl.h>
+#include <cstdint>
 
 #include "medvqa/core/error.h"
 
@@ -16,8 +16,8 @@ struct HeadProduct {
 
 inline void multiply(const HeadProduct& s, float alpha, const float* a, std::int64_t lda,
                      const float* b, std::int64_t ldb, float beta, float* c, std::int64_t ldc) {
-  const dnnl_status_t status = dnnl_sgemm(s.transpose_a, s.transpose_b, s.m, s.n, s.k, alpha, a,
-                                          lda, b, ldb, beta, c, ldc);
+  const dnnl_status_t status =
+      dnnl_sgemm(s.transpose_a, s.transpose_b, s.m, s.n, s.k, alpha, a, lda, b, ldb, beta, c, ldc);
   MEDVQA_CHECK(status == dnnl_success, "dnnl_sgemm failed");
 }
 

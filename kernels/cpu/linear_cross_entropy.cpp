@@ -38,9 +38,8 @@ void CpuBackend::do_linear_cross_entropy(const ops::LinearCrossEntropy& p, const
       const std::int64_t end = std::min(rows, begin + chunk);
       Arena::Scope scope(arena);
       const Tensor z = arena.allocate({end - begin, vocabulary}, dtype_of<A>());
-      const Tensor dz = std::is_same_v<T, A>
-                            ? z
-                            : arena.allocate({end - begin, vocabulary}, dtype_of<T>());
+      const Tensor dz =
+          std::is_same_v<T, A> ? z : arena.allocate({end - begin, vocabulary}, dtype_of<T>());
       const std::size_t rest = arena.capacity() - arena.used();
       const Tensor products = arena.allocate({static_cast<std::int64_t>(rest)}, DType::u8);
       do_gemm({.a = p.x_RC.rows_between(begin, end),

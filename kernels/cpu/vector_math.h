@@ -35,7 +35,9 @@ inline float exponential(float x) {
   const float y = p * power(half) * power(whole - half);
   return x != x ? x : y;
 }
-inline double exponential(double x) { return std::exp(x); }
+inline double exponential(double x) {
+  return std::exp(x);
+}
 
 template <class A>
 A sigmoid(A x) {

@@ -72,8 +72,8 @@ bool parse(CLI::App& parser, const std::vector<std::string>& arguments) {
     std::cout << parser.help();
     return false;
   } catch (const CLI::ParseError& e) {
-    throw UserError(ExitCode::usage, fmt::format("{}; see medvqa {} --help", e.what(),
-                                                 parser.get_name()));
+    throw UserError(ExitCode::usage,
+                    fmt::format("{}; see medvqa {} --help", e.what(), parser.get_name()));
   }
   return true;
 }

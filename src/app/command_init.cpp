@@ -17,9 +17,8 @@ int command_init(const std::vector<std::string>& arguments) {
   train::RandomCheckpoint request;
   LogArguments log;
   auto* config_option = parser.add_option("--model-config", model_config, "config.json to follow");
-  auto* preset_option =
-      parser.add_option("--preset", preset,
-                        fmt::format("{}", fmt::join(train::preset_names(), ", ")));
+  auto* preset_option = parser.add_option(
+      "--preset", preset, fmt::format("{}", fmt::join(train::preset_names(), ", ")));
   config_option->excludes(preset_option);
   parser.add_option("--out", out, "folder to make")->required();
   parser.add_option("--seed", request.seed, "of the values, default 0");
@@ -29,8 +28,9 @@ int command_init(const std::vector<std::string>& arguments) {
                     "folder whose tokenizer and processor files are copied; default: bytes and the "
                     "family's special tokens");
   log.add_to(parser);
-  parser.footer("Example:\n  medvqa init --preset tiny-qwen2-vl --quantization nf4 --out "
-                "models/tiny-qwen2-vl");
+  parser.footer(
+      "Example:\n  medvqa init --preset tiny-qwen2-vl --quantization nf4 --out "
+      "models/tiny-qwen2-vl");
   if (!parse(parser, arguments)) return 0;
   log.apply();
   if (model_config.empty() == preset.empty()) {

@@ -44,7 +44,8 @@ void TrainArguments::add_to(CLI::App& parser) {
   config.add_to(parser);
   parser.add_option("--resume", resume,
                     "auto (the latest checkpoint in the output folder), a checkpoint, or none");
-  parser.add_flag("--overwrite", overwrite, "replace what an earlier run left in the output folder");
+  parser.add_flag("--overwrite", overwrite,
+                  "replace what an earlier run left in the output folder");
   parser.add_option("--probe", probe,
                     "write the tensors, loss and gradients of the first optimizer step to FILE "
                     "(safetensors), update nothing");

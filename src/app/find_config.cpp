@@ -18,12 +18,12 @@ fs::path find_config(const std::string& name) {
   const fs::path source = fs::path(MEDVQA_CONFIGS) / given;
   if (bare && fs::exists(source)) return source;
   if (bare && !error && fs::exists(installed)) return installed;
-  throw UserError(ExitCode::config,
-                  bare ? fmt::format("configuration {} not found: neither in the current folder "
-                                     "nor among the shipped ones in {} or {}; check the name",
-                                     name, fs::path(MEDVQA_CONFIGS).string(),
-                                     installed.parent_path().string())
-                       : fmt::format("configuration {} not found; check the path", name));
+  throw UserError(
+      ExitCode::config,
+      bare ? fmt::format("configuration {} not found: neither in the current folder "
+                         "nor among the shipped ones in {} or {}; check the name",
+                         name, fs::path(MEDVQA_CONFIGS).string(), installed.parent_path().string())
+           : fmt::format("configuration {} not found; check the path", name));
 }
 
 }  // namespace medvqa::app

@@ -59,7 +59,9 @@ int report(ExitCode code, const std::string& message) {
 
 }  // namespace
 
-std::string version_text() { return "medvqa " MEDVQA_VERSION " (cpu)"; }
+std::string version_text() {
+  return "medvqa " MEDVQA_VERSION " (cpu)";
+}
 
 int run(const std::string& program, std::vector<std::string> arguments) {
   const std::string link = "medvqa-train";

@@ -6,7 +6,9 @@ namespace medvqa::autograd {
 
 namespace {
 
-DType accumulator_of(DType t) { return t == DType::f64 ? DType::f64 : DType::f32; }
+DType accumulator_of(DType t) {
+  return t == DType::f64 ? DType::f64 : DType::f32;
+}
 
 Tensor heads_of(const Tensor& packed_TC, const HeadBlock& block, std::int64_t head_size) {
   return packed_TC.columns(block.begin, block.begin + block.heads * head_size)
@@ -128,9 +130,8 @@ Var activation(Tape& t, const Var& x, ops::Activation kind) {
   const Tensor y = t.allocate(x.value.shape, x.value.dtype);
   t.backend().activation(kind, x.value, y);
   const Var out = t.result(y, {x});
-  t.on_backward(out, [=, &t] {
-    t.backend().activation_backward(kind, x.value, t.grad_of(out), t.grad(x));
-  });
+  t.on_backward(
+      out, [=, &t] { t.backend().activation_backward(kind, x.value, t.grad_of(out), t.grad(x)); });
   return out;
 }
 

@@ -28,7 +28,9 @@ StepVar SegmentTape::make(const Tensor& value, bool needs_grad) {
   return {value, static_cast<int>(nodes_.size()) - 1};
 }
 
-StepVar SegmentTape::input(const Tensor& value) { return make(value, false); }
+StepVar SegmentTape::input(const Tensor& value) {
+  return make(value, false);
+}
 
 TapeOptions SegmentTape::tape_options(Mode mode) const {
   return {.mode = mode,

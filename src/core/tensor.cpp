@@ -79,6 +79,8 @@ Tensor Tensor::columns(std::int64_t begin, std::int64_t end) const {
   return t;
 }
 
-std::string Tensor::str() const { return fmt::format("{} {}", name_of(dtype), shape.str()); }
+std::string Tensor::str() const {
+  return fmt::format("{} {}", name_of(dtype), shape.str());
+}
 
 }  // namespace medvqa

@@ -69,8 +69,8 @@ Rows mrope_positions(const PackedInput& input, std::int32_t image_token_id,
     }
   }
   if (image != input.grids.size()) {
-    throw UserError(ExitCode::data, fmt::format("{} images but placeholders for {}",
-                                                input.grids.size(), image));
+    throw UserError(ExitCode::data,
+                    fmt::format("{} images but placeholders for {}", input.grids.size(), image));
   }
   return rows;
 }

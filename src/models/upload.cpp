@@ -25,8 +25,7 @@ autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
   return angles;
 }
 
-autograd::Segments segments(autograd::SegmentTape& tape,
-                            std::span<const std::int32_t> cu_seqlens) {
+autograd::Segments segments(autograd::SegmentTape& tape, std::span<const std::int32_t> cu_seqlens) {
   autograd::Segments s;
   s.cu_seqlens_N = upload(tape, cu_seqlens, {static_cast<std::int64_t>(cu_seqlens.size())});
   for (std::size_t i = 0; i + 1 < cu_seqlens.size(); ++i) {

@@ -39,8 +39,8 @@ std::int64_t elements(const HostTensor& t) {
 
 }  // namespace
 
-Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weights,
-                 Arena& adapters, DType compute, LoraOptions lora, QuantizeOnLoad quantize)
+Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
+                 DType compute, LoraOptions lora, QuantizeOnLoad quantize)
     : backend_(backend),
       source_(source),
       weights_(weights),

@@ -15,6 +15,15 @@ struct Linear::Forward {
   Tensor u;              // x A' [T, r] in the compute type
   Tensor weight;         // the dequantised weight, if it was kept
   Tensor preactivation;  // only with an activation
+  bool wanted = true;    // whether y is computed at all
+};
+
+// One layer of a group: its columns of the packed output begin at `begin`.
+struct Linear::Part {
+  const Linear* layer;
+  std::int64_t begin;
+  Tensor y;
+  Forward saved;
 };
 
 Linear::Linear(Builder& builder, const std::string& name, LinearShape shape, LinearKind kind,
@@ -67,33 +76,47 @@ Tensor Linear::lora_input(Tape& t, const Tensor& x) const {
   return dropped;
 }
 
-Linear::Forward Linear::forward(Tape& t, const Tensor& x, const Tensor& y,
-                                const Epilogue& epilogue) const {
+Linear::Forward Linear::begin(Tape& t, std::int64_t rows, const Epilogue& epilogue) const {
   Forward saved;
-  const bool wanted = !(epilogue.last && t.replaying());
-  const bool keep = t.recording() && t.options().keep_weights && nf4_.has_value();
-  if (lora_) saved.u = t.allocate({x.dim(0), lora_->r}, compute_);
+  saved.wanted = !(epilogue.last && t.replaying());
+  if (lora_) saved.u = t.allocate({rows, lora_->r}, compute_);
   if (epilogue.activation != ops::Activation::none) {
-    saved.preactivation = t.allocate(y.shape, y.dtype);
+    saved.preactivation = t.allocate({rows, shape_.out}, compute_);
   }
-  if (keep) saved.weight = weight(t.backend(), t.block());
+  if (t.recording() && t.options().keep_weights && nf4_) {
+    saved.weight = weight(t.backend(), t.block());
+  }
+  return saved;
+}
+
+// y = x W' + bias + residual, and the activation if no adapter follows.
+void Linear::base(Tape& t, const Tensor& x, const Tensor& y, const Forward& saved,
+                  const Epilogue& epilogue) const {
+  if (!saved.wanted) return;
   Arena::Scope scope(t.scratch());
-  Gemm base{.a = x, .transpose_b = Transpose::yes, .c = y, .bias_N = bias_};
-  if (epilogue.residual) base.residual_MN = epilogue.residual->value;
+  Gemm product{.a = x, .transpose_b = Transpose::yes, .c = y, .bias_N = bias_};
+  product.b = saved.weight ? saved.weight : weight(t.backend(), t.scratch());
+  if (epilogue.residual) product.residual_MN = epilogue.residual->value;
   if (!lora_) {
-    base.activation = epilogue.activation;
-    base.preactivation_MN = saved.preactivation;
+    product.activation = epilogue.activation;
+    product.preactivation_MN = saved.preactivation;
   }
-  if (wanted) {
-    base.b = keep ? saved.weight : weight(t.backend(), t.scratch());
-    t.backend().gemm(base);
-  }
-  if (!lora_) return saved;
-  t.backend().gemm({.a = lora_input(t, x),
-                    .b = as_compute(t, lora_->a.value, compute_),
-                    .transpose_b = Transpose::yes,
-                    .c = saved.u});
-  if (!wanted) return saved;
+  t.backend().gemm(product);
+}
+
+// u = x A'. Its operands may be temporaries in scratch.
+Gemm Linear::lora_down(Tape& t, const Tensor& x, const Forward& saved) const {
+  return {.a = lora_input(t, x),
+          .b = as_compute(t, lora_->a.value, compute_),
+          .transpose_b = Transpose::yes,
+          .c = saved.u};
+}
+
+// y += s u B', then the activation.
+void Linear::lora_up(Tape& t, const Tensor& y, const Forward& saved,
+                     const Epilogue& epilogue) const {
+  if (!saved.wanted) return;
+  Arena::Scope scope(t.scratch());
   t.backend().gemm({.a = saved.u,
                     .b = as_compute(t, lora_->b.value, compute_),
                     .transpose_b = Transpose::yes,
@@ -102,6 +125,18 @@ Linear::Forward Linear::forward(Tape& t, const Tensor& x, const Tensor& y,
                     .accumulate = true,
                     .activation = epilogue.activation,
                     .preactivation_MN = saved.preactivation});
+}
+
+Linear::Forward Linear::forward(Tape& t, const Tensor& x, const Tensor& y,
+                                const Epilogue& epilogue) const {
+  const Forward saved = begin(t, x.dim(0), epilogue);
+  base(t, x, y, saved, epilogue);
+  if (!lora_) return saved;
+  {
+    Arena::Scope scope(t.scratch());
+    t.backend().gemm(lora_down(t, x, saved));
+  }
+  lora_up(t, y, saved, epilogue);
   return saved;
 }
 
@@ -168,6 +203,31 @@ Var Linear::operator()(Tape& t, const Var& x, const Epilogue& epilogue) const {
   return out;
 }
 
+// The products with A share x and run as one group, unless each layer drops out its own x.
+void Linear::forward_group(Tape& t, const Tensor& x, std::span<Part> parts) {
+  for (Part& p : parts) {
+    p.saved = p.layer->begin(t, x.dim(0), {});
+    p.layer->base(t, x, p.y, p.saved, {});
+  }
+  {
+    Arena::Scope scope(t.scratch());
+    std::vector<Gemm> shared;
+    for (const Part& p : parts) {
+      if (!p.layer->trainable()) continue;
+      const Gemm down = p.layer->lora_down(t, x, p.saved);
+      if (p.layer->drops_out(t)) {
+        t.backend().gemm(down);
+      } else {
+        shared.push_back(down);
+      }
+    }
+    if (!shared.empty()) t.backend().gemm_group(shared);
+  }
+  for (const Part& p : parts) {
+    if (p.layer->trainable()) p.layer->lora_up(t, p.y, p.saved, {});
+  }
+}
+
 Var linear_group(Tape& t, const Var& x, std::span<const Linear* const> layers) {
   std::int64_t columns = 0;
   bool trainable = false;
@@ -176,22 +236,17 @@ Var linear_group(Tape& t, const Var& x, std::span<const Linear* const> layers) {
     trainable = trainable || layer->trainable();
   }
   const Tensor y = t.allocate({x.value.dim(0), columns}, layers.front()->compute_);
-  struct Part {
-    const Linear* layer;
-    std::int64_t begin;
-    Linear::Forward saved;
-  };
-  std::vector<Part> parts;
+  std::vector<Linear::Part> parts;
   std::int64_t begin = 0;
   for (const Linear* layer : layers) {
-    const Tensor part = y.columns(begin, begin + layer->out());
-    parts.push_back({layer, begin, layer->forward(t, x.value, part, {})});
+    parts.push_back({layer, begin, y.columns(begin, begin + layer->out()), {}});
     begin += layer->out();
   }
+  Linear::forward_group(t, x.value, parts);
   const Var out = t.result(y, {x}, trainable);
   t.on_backward(out, [=, &t] {
     const Tensor dy = t.grad_of(out);
-    for (const Part& p : parts) {
+    for (const Linear::Part& p : parts) {
       const Tensor d = dy.columns(p.begin, p.begin + p.layer->out());
       p.layer->backward(t, x, d, p.saved, t.grad(x));
     }

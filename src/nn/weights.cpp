@@ -10,7 +10,9 @@ std::int64_t elements(const std::vector<std::int64_t>& shape) {
   for (const std::int64_t d : shape) n *= d;
   return n;
 }
-std::int64_t ceil_div(std::int64_t a, std::int64_t b) { return (a + b - 1) / b; }
+std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
+  return (a + b - 1) / b;
+}
 }  // namespace
 
 void DescribedWeights::note(const TensorRequest& request) const {
@@ -20,7 +22,9 @@ void DescribedWeights::note(const TensorRequest& request) const {
 }
 
 // Optional tensors do not exist here: what a family's config declares is what is asked for.
-bool DescribedWeights::contains(const std::string&) const { return true; }
+bool DescribedWeights::contains(const std::string&) const {
+  return true;
+}
 
 HostTensor DescribedWeights::dense(const TensorRequest& request) const {
   note(request);

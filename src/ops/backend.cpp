@@ -8,11 +8,13 @@ namespace medvqa::ops {
 
 namespace {
 
-DType accumulator_of(DType t) { return t == DType::f64 ? DType::f64 : DType::f32; }
+DType accumulator_of(DType t) {
+  return t == DType::f64 ? DType::f64 : DType::f32;
+}
 
 void check_shape(const char* op, const char* name, const Tensor& t, Shape expected) {
-  MEDVQA_CHECK(t.shape == expected, fmt::format("{}: {} is {}, expected {}", op, name,
-                                                t.shape.str(), expected.str()));
+  MEDVQA_CHECK(t.shape == expected,
+               fmt::format("{}: {} is {}, expected {}", op, name, t.shape.str(), expected.str()));
 }
 
 void check_type(const char* op, const char* name, const Tensor& t, DType expected) {
@@ -273,8 +275,7 @@ void Backend::gather_rows(const Tensor& table_VC, const Tensor& rows_T, const Te
 }
 
 void Backend::scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tensor& y_TC) {
-  check_like("scatter_rows", "x", x_IC,
-             Tensor(nullptr, y_TC.dtype, {rows_I.dim(0), y_TC.dim(1)}));
+  check_like("scatter_rows", "x", x_IC, Tensor(nullptr, y_TC.dtype, {rows_I.dim(0), y_TC.dim(1)}));
   check_type("scatter_rows", "rows", rows_I, DType::i32);
   do_scatter_rows(x_IC, rows_I, y_TC);
 }

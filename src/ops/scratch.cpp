@@ -8,8 +8,12 @@ namespace {
 std::size_t aligned(std::size_t bytes) {
   return (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
 }
-std::size_t accumulator_size(DType t) { return t == DType::f64 ? 8 : 4; }
-std::size_t count(std::int64_t n) { return static_cast<std::size_t>(n); }
+std::size_t accumulator_size(DType t) {
+  return t == DType::f64 ? 8 : 4;
+}
+std::size_t count(std::int64_t n) {
+  return static_cast<std::size_t>(n);
+}
 
 // Heads whose values are not in the accumulator type are converted once, key and value whole.
 std::size_t converted_heads(const Attention& p) {

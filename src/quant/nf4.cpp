@@ -113,7 +113,8 @@ void quantize_nf4(std::span<const float> values, std::int64_t block_size,
     const std::size_t begin = b * size;
     const auto block = values.subspan(begin, std::min(size, values.size() - begin));
     absmax[b] = max_magnitude(block);
-    const float inverse = 1.0f / absmax[b];
+    // As bitsandbytes 0.50.2 on a CPU: an all-zero block has the code of zero.
+    const float inverse = absmax[b] == 0.0f ? 0.0f : 1.0f / absmax[b];
     for (std::size_t i = 0; i < block.size(); i += 2) {
       const std::uint8_t first = find_code(block[i] * inverse);
       // The nibble after an odd end is the code of zero, as in bitsandbytes.

@@ -121,8 +121,8 @@ io::ModelCard model_card(const Config& config, const ModelInputs& model, std::in
       {"Optimizer", fmt::format("{}, learning rate {}, weight decay {}, clipped at {}",
                                 t.eight_bit ? "8-bit AdamW" : "AdamW", t.learning_rate,
                                 t.weight_decay, t.max_grad_norm)},
-      {"Batch", fmt::format("{} samples x {} micro-batches", t.batch_size,
-                            t.gradient_accumulation)},
+      {"Batch",
+       fmt::format("{} samples x {} micro-batches", t.batch_size, t.gradient_accumulation)},
       {"Optimizer steps", std::to_string(steps)},
       {"Compute type", std::string(medvqa::name_of(model.settings.compute))},
       {"Seed", std::to_string(t.seed)},
@@ -132,13 +132,13 @@ io::ModelCard model_card(const Config& config, const ModelInputs& model, std::in
     card.data += s.format + " (" + s.path.filename().string() + ")";
   }
   if (evaluation) {
-    card.scores = {{"Validation loss (answer tokens)", fmt::format("{:.4f}", evaluation->loss)},
-                   {"Validation token accuracy", fmt::format("{:.4f}", evaluation->token_accuracy)}};
+    card.scores = {
+        {"Validation loss (answer tokens)", fmt::format("{:.4f}", evaluation->loss)},
+        {"Validation token accuracy", fmt::format("{:.4f}", evaluation->token_accuracy)}};
     if (evaluation->yes_no_samples > 0) {
-      card.scores.emplace_back(
-          fmt::format("Validation yes/no accuracy by log-likelihood, n = {}",
-                      evaluation->yes_no_samples),
-          fmt::format("{:.4f}", evaluation->yes_no_accuracy));
+      card.scores.emplace_back(fmt::format("Validation yes/no accuracy by log-likelihood, n = {}",
+                                           evaluation->yes_no_samples),
+                               fmt::format("{:.4f}", evaluation->yes_no_accuracy));
     }
   }
   return card;

@@ -51,15 +51,16 @@ std::int64_t vocabulary_of(const json& config) {
 }
 
 json added_token(std::int64_t id, const char* text) {
-  return {{"id", id},          {"content", text},      {"single_word", false}, {"lstrip", false},
-          {"rstrip", false},   {"normalized", false},  {"special", true}};
+  return {{"id", id},        {"content", text},     {"single_word", false}, {"lstrip", false},
+          {"rstrip", false}, {"normalized", false}, {"special", true}};
 }
 
 json special_tokens(const json& config) {
   const bool published = vocabulary_of(config) >= kPublishedVocabulary;
   std::set<std::int64_t> taken;
   for (const SpecialToken& t : kSpecialTokens) {
-    if (*t.key != '\0' && config.contains(t.key)) taken.insert(config.at(t.key).get<std::int64_t>());
+    if (*t.key != '\0' && config.contains(t.key))
+      taken.insert(config.at(t.key).get<std::int64_t>());
   }
   std::int64_t next = kBytes;
   json tokens = json::array();

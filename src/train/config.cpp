@@ -35,8 +35,8 @@ void interpolate(json& value, const Environment& environment, const std::string&
     const std::size_t dash = inside.find(":-");
     const std::string name = inside.substr(0, dash);
     const auto found = environment.find(name);
-    const bool set = found != environment.end() &&
-                     (dash == std::string::npos || !found->second.empty());
+    const bool set =
+        found != environment.end() && (dash == std::string::npos || !found->second.empty());
     if (!set && dash == std::string::npos) {
       throw UserError(ExitCode::config,
                       fmt::format("{}: \"{}\" uses the environment variable {}, which is not set; "

@@ -46,8 +46,8 @@ std::vector<MicroBatch> largest(std::vector<MicroBatch> batches) {
   std::vector<Extent> extents;
   for (MicroBatch& b : batches) {
     const Extent e = extent_of(b);
-    const bool known = std::any_of(extents.begin(), extents.end(),
-                                   [&](const Extent& k) { return covers(k, e); });
+    const bool known =
+        std::any_of(extents.begin(), extents.end(), [&](const Extent& k) { return covers(k, e); });
     if (known) continue;
     extents.push_back(e);
     kept.push_back(std::move(b));
@@ -102,9 +102,12 @@ std::size_t available_memory() {
 
 std::string name_of(autograd::Recompute policy) {
   switch (policy) {
-    case autograd::Recompute::all: return "all";
-    case autograd::Recompute::attention_saved: return "attention_saved";
-    case autograd::Recompute::none: return "none";
+    case autograd::Recompute::all:
+      return "all";
+    case autograd::Recompute::attention_saved:
+      return "attention_saved";
+    case autograd::Recompute::none:
+      return "none";
   }
   return "";
 }

@@ -50,15 +50,15 @@ json qwen2_vl(const Shape& s, const json& token_ids, bool tied) {
 
 // Ids of a vocabulary of 256 bytes followed by the special tokens.
 json byte_vocabulary_ids() {
-  return {{"bos_token_id", 256},        {"eos_token_id", 258},   {"vision_start_token_id", 265},
+  return {{"bos_token_id", 256},        {"eos_token_id", 258},    {"vision_start_token_id", 265},
           {"vision_end_token_id", 266}, {"vision_token_id", 267}, {"image_token_id", 268},
           {"video_token_id", 269}};
 }
 
 json published_ids() {
-  return {{"bos_token_id", 151643},        {"eos_token_id", 151645},
+  return {{"bos_token_id", 151643},          {"eos_token_id", 151645},
           {"vision_start_token_id", 151652}, {"vision_end_token_id", 151653},
-          {"vision_token_id", 151654},     {"image_token_id", 151655},
+          {"vision_token_id", 151654},       {"image_token_id", 151655},
           {"video_token_id", 151656}};
 }
 

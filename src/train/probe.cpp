@@ -43,7 +43,9 @@ class Collector {
   std::vector<std::vector<std::byte>> bytes_;
 };
 
-std::int64_t size_of_list(const auto& v) { return static_cast<std::int64_t>(v.size()); }
+std::int64_t size_of_list(const auto& v) {
+  return static_cast<std::int64_t>(v.size());
+}
 
 // Samples one after another, whatever micro-batches they came in.
 MicroBatch joined(const std::vector<MicroBatch>& batches) {
@@ -116,8 +118,7 @@ void add_results(Collector& c, Session& session, const std::vector<MicroBatch>& 
   std::vector<float> logits;
   double nll = 0;
   for (const MicroBatch& b : batches) {
-    const PassResult r =
-        run_pass(session.backend(), session.arenas(), session.model(), b, options);
+    const PassResult r = run_pass(session.backend(), session.arenas(), session.model(), b, options);
     logits.insert(logits.end(), r.logits.begin(), r.logits.end());
     nll += r.nll_sum();
   }

@@ -75,11 +75,15 @@ struct Distribution {
 
 Distribution distribution_of(const nn::TensorRequest& r) {
   switch (r.role) {
-    case nn::TensorRole::embedding: return {0, 1};
-    case nn::TensorRole::norm: return {1, kNarrow};
+    case nn::TensorRole::embedding:
+      return {0, 1};
+    case nn::TensorRole::norm:
+      return {1, kNarrow};
     case nn::TensorRole::bias:
-    case nn::TensorRole::gate: return {0, kNarrow};
-    case nn::TensorRole::linear: break;
+    case nn::TensorRole::gate:
+      return {0, kNarrow};
+    case nn::TensorRole::linear:
+      break;
   }
   const auto fan_in = static_cast<double>(elements(r)) / static_cast<double>(r.shape.front());
   return {0, 1 / std::sqrt(fan_in)};
@@ -91,8 +95,7 @@ std::vector<nn::TensorRequest> list_tensors(const json& config) {
   const nn::DescribedWeights source({});
   Arena weights("weights");
   Arena adapters("adapters");
-  nn::Builder builder(backend, source, weights, adapters, DType::bf16, {},
-                      nn::QuantizeOnLoad::no);
+  nn::Builder builder(backend, source, weights, adapters, DType::bf16, {}, nn::QuantizeOnLoad::no);
   models::build_model(config, builder);
   return source.requests();
 }

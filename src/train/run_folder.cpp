@@ -19,7 +19,9 @@ namespace {
 constexpr const char* kState = "state.json";
 constexpr const char* kTensors = "training.safetensors";
 
-std::string checkpoint_name(std::int64_t step) { return fmt::format("step-{:06}", step); }
+std::string checkpoint_name(std::int64_t step) {
+  return fmt::format("step-{:06}", step);
+}
 
 struct NamedTensor {
   std::string name;
@@ -177,8 +179,7 @@ void RunFolder::prune(std::int64_t keep, std::int64_t best_step) const {
 
 Progress restore_checkpoint(const fs::path& checkpoint, ops::Backend& backend,
                             AdaptedModel& model) {
-  const nlohmann::json state =
-      io::read_json_file(checkpoint / kState, {.code = ExitCode::model});
+  const nlohmann::json state = io::read_json_file(checkpoint / kState, {.code = ExitCode::model});
   const io::JsonObject object(state, (checkpoint / kState).string(), ExitCode::model);
   const io::SafetensorsFile file(checkpoint / kTensors);
   const std::vector<NamedTensor> tensors = state_of(model);

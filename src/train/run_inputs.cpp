@@ -33,19 +33,24 @@ std::regex compile_targets(const std::string& pattern) {
   try {
     return std::regex(pattern);
   } catch (const std::regex_error& e) {
-    throw UserError(ExitCode::config,
-                    fmt::format("lora.targets: \"{}\" is no regular expression ({})", pattern,
-                                e.what()));
+    throw UserError(
+        ExitCode::config,
+        fmt::format("lora.targets: \"{}\" is no regular expression ({})", pattern, e.what()));
   }
 }
 
 bool chosen_by_kind(const LoraConfig& c, LinearKind kind) {
   switch (kind) {
-    case LinearKind::vision_attention: return c.vision && c.attention;
-    case LinearKind::vision_mlp: return c.vision && c.mlp;
-    case LinearKind::language_attention: return c.language && c.attention;
-    case LinearKind::language_mlp: return c.language && c.mlp;
-    case LinearKind::other: return false;
+    case LinearKind::vision_attention:
+      return c.vision && c.attention;
+    case LinearKind::vision_mlp:
+      return c.vision && c.mlp;
+    case LinearKind::language_attention:
+      return c.language && c.attention;
+    case LinearKind::language_mlp:
+      return c.language && c.mlp;
+    case LinearKind::other:
+      return false;
   }
   return false;
 }
@@ -60,10 +65,8 @@ nn::LoraOptions lora_options(const Config& config, const ModelInputs& m) {
     for (const auto& module : m.start->modules()) names.insert(module.first);
     o.adapts = [names](const std::string& name, LinearKind) { return names.contains(name); };
   } else if (config.lora.targets) {
-    o.adapts = [regex = compile_targets(*config.lora.targets)](const std::string& name,
-                                                               LinearKind) {
-      return std::regex_match(name, regex);
-    };
+    o.adapts = [regex = compile_targets(*config.lora.targets)](
+                   const std::string& name, LinearKind) { return std::regex_match(name, regex); };
   } else {
     o.adapts = [lora = config.lora](const std::string&, LinearKind kind) {
       return chosen_by_kind(lora, kind);
@@ -78,10 +81,11 @@ void adopt_start(const Config& config, ModelInputs& m) {
   m.start.emplace(std::filesystem::path(*config.lora.init_from), style);
   const io::AdapterSettings& s = m.start->settings();
   if (s.r != m.adapter.r || s.alpha != m.adapter.alpha || s.rslora != m.adapter.rslora) {
-    spdlog::warn("{}: r={} alpha={} rslora={} are kept; the configuration says r={} alpha={} "
-                 "rslora={}",
-                 *config.lora.init_from, s.r, s.alpha, s.rslora, m.adapter.r, m.adapter.alpha,
-                 m.adapter.rslora);
+    spdlog::warn(
+        "{}: r={} alpha={} rslora={} are kept; the configuration says r={} alpha={} "
+        "rslora={}",
+        *config.lora.init_from, s.r, s.alpha, s.rslora, m.adapter.r, m.adapter.alpha,
+        m.adapter.rslora);
   }
   m.adapter.r = s.r;
   m.adapter.alpha = s.alpha;
@@ -93,8 +97,7 @@ nn::DescribedWeights::Options described(const Config& config, const nlohmann::js
   nn::DescribedWeights::Options o;
   const nlohmann::json q = model.value("quantization_config", nlohmann::json::object());
   const bool stored_nf4 = q.value("load_in_4bit", false);
-  o.nf4 = config.model.quantization == "nf4" ||
-          (config.model.quantization == "auto" && stored_nf4);
+  o.nf4 = config.model.quantization == "nf4" || (config.model.quantization == "auto" && stored_nf4);
   o.nested = stored_nf4 ? q.value("bnb_4bit_use_double_quant", false) : config.model.double_quant;
   return o;
 }
@@ -116,8 +119,8 @@ ModelInputs open_model(const Config& config, bool need_weights) {
                                   m.folder.string()));
     }
     if (config.model.quantization == "nf4") {
-      m.settings.quantize = config.model.double_quant ? nn::QuantizeOnLoad::nf4_nested
-                                                      : nn::QuantizeOnLoad::nf4;
+      m.settings.quantize =
+          config.model.double_quant ? nn::QuantizeOnLoad::nf4_nested : nn::QuantizeOnLoad::nf4;
     }
     m.source = std::move(folder);
   } else if (need_weights) {
@@ -161,8 +164,7 @@ DataInputs open_data(const Config& config, const ModelInputs& model) {
   d.train = data::prepare_dataset(*d.processor, train, rule, threads);
   if (!d.validation_records.empty()) {
     d.validation = data::prepare_dataset(*d.processor, d.validation_records, rule, threads);
-    const std::set<std::string> dropped(d.validation.too_long.begin(),
-                                        d.validation.too_long.end());
+    const std::set<std::string> dropped(d.validation.too_long.begin(), d.validation.too_long.end());
     std::erase_if(d.validation_records,
                   [&](const data::Record& r) { return dropped.contains(r.id); });
   }

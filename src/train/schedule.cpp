@@ -14,7 +14,8 @@ double learning_rate(const TrainConfig& c, std::int64_t step, std::int64_t total
   if (step < c.warmup_steps) return c.learning_rate * (s / std::max(1.0, warmup));
   const double rest = std::max(1.0, static_cast<double>(total) - warmup);
   switch (c.schedule) {
-    case Schedule::constant: return c.learning_rate;
+    case Schedule::constant:
+      return c.learning_rate;
     case Schedule::linear:
       return c.learning_rate * std::max(0.0, (static_cast<double>(total) - s) / rest);
     case Schedule::cosine: {
@@ -30,8 +31,8 @@ namespace {
 using Indices = std::vector<std::int64_t>;
 
 // The micro-batches of one epoch, grouped into optimizer steps.
-std::vector<PlannedStep> epoch_steps(const TrainConfig& train, bool packing,
-                                     const Indices& order, std::int64_t epoch) {
+std::vector<PlannedStep> epoch_steps(const TrainConfig& train, bool packing, const Indices& order,
+                                     std::int64_t epoch) {
   const auto batch = static_cast<std::size_t>(train.batch_size);
   const auto group = batch * static_cast<std::size_t>(train.gradient_accumulation);
   const std::size_t micro = packing ? batch : 1;
@@ -39,8 +40,8 @@ std::vector<PlannedStep> epoch_steps(const TrainConfig& train, bool packing,
   for (std::size_t begin = 0; begin < order.size(); begin += group) {
     const std::size_t end = std::min(order.size(), begin + group);
     PlannedStep step;
-    step.epoch = static_cast<double>(epoch) +
-                 static_cast<double>(end) / static_cast<double>(order.size());
+    step.epoch =
+        static_cast<double>(epoch) + static_cast<double>(end) / static_cast<double>(order.size());
     for (std::size_t i = begin; i < end; i += micro) {
       const auto first = order.begin() + static_cast<std::ptrdiff_t>(i);
       const auto last = order.begin() + static_cast<std::ptrdiff_t>(std::min(end, i + micro));

@@ -11,12 +11,12 @@ namespace medvqa::train {
 Session::Session(const Config& config, Purpose purpose)
     : config_(config), model_(open_model(config, true)), data_(open_data(config, model_)) {
   if (config.task != "vqa") {
-    throw UserError(ExitCode::config,
-                    fmt::format("task is {}, but only vqa is built in; set task to vqa",
-                                config.task));
+    throw UserError(
+        ExitCode::config,
+        fmt::format("task is {}, but only vqa is built in; set task to vqa", config.task));
   }
-  steps_ = plan_steps(config.train, config.data,
-                      static_cast<std::int64_t>(data_.train.examples.size()));
+  steps_ =
+      plan_steps(config.train, config.data, static_cast<std::int64_t>(data_.train.examples.size()));
   if (purpose == Purpose::probe) steps_.resize(1);
   backend_ = make_backend(config.device);
   plan(purpose);
@@ -49,8 +49,8 @@ void Session::plan(Purpose purpose) {
   } else {
     work.evaluate = largest(evaluation_batches(data_, config_.train.batch_size));
     // The proof of the written adapter looks at logits of the last step's first micro-batch.
-    work.logits.push_back(dry_micro_batch(*data_.processor, data_.train,
-                                          steps_.back().micro_batches.front()));
+    work.logits.push_back(
+        dry_micro_batch(*data_.processor, data_.train, steps_.back().micro_batches.front()));
   }
   // A fifth stays for the page cache of the mapped checkpoint, images and the C library.
   const std::size_t capacity = available_memory() / 5 * 4;
@@ -82,8 +82,7 @@ std::unique_ptr<data::Prefetcher> Session::batches(std::size_t first) const {
                                             config_.data.threads);
 }
 
-std::vector<MicroBatch> Session::take(data::Prefetcher& prefetcher,
-                                      const PlannedStep& step) const {
+std::vector<MicroBatch> Session::take(data::Prefetcher& prefetcher, const PlannedStep& step) const {
   std::vector<MicroBatch> batches;
   for (std::size_t i = 0; i < step.micro_batches.size(); ++i) {
     std::optional<data::Batch> batch = prefetcher.next();

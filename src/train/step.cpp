@@ -28,8 +28,7 @@ std::vector<T> downloaded(ops::Backend& backend, const Tensor& t) {
   return values;
 }
 
-LossTensors allocate_loss(Arena& arena, const AdaptedModel& model, std::int64_t rows,
-                          bool logits) {
+LossTensors allocate_loss(Arena& arena, const AdaptedModel& model, std::int64_t rows, bool logits) {
   LossTensors l;
   l.nll = arena.allocate({rows}, DType::f32);
   l.correct = arena.allocate({rows}, DType::i32);
@@ -39,7 +38,9 @@ LossTensors allocate_loss(Arena& arena, const AdaptedModel& model, std::int64_t 
 
 }  // namespace
 
-double PassResult::nll_sum() const { return std::accumulate(nll.begin(), nll.end(), 0.0); }
+double PassResult::nll_sum() const {
+  return std::accumulate(nll.begin(), nll.end(), 0.0);
+}
 
 PassResult run_pass(ops::Backend& backend, Arenas& arenas, const AdaptedModel& adapted,
                     const MicroBatch& batch, const PassOptions& options) {

@@ -58,18 +58,18 @@ void Trainer::report_start() const {
                m.parameters.frozen + m.parameters.trainable, m.parameters.trainable,
                const_cast<Session&>(session_).model().modules().size(),
                medvqa::name_of(session_.model_inputs().settings.compute));
-  spdlog::info("memory MiB: weights {:.1f}, adapters {:.1f}, step {:.1f}, block {:.1f}, scratch "
-               "{:.1f}, total {:.1f}; recompute {}",
-               static_cast<double>(m.sizes.weights) / kMiB,
-               static_cast<double>(m.sizes.adapters) / kMiB,
-               static_cast<double>(m.sizes.step) / kMiB, static_cast<double>(m.sizes.block) / kMiB,
-               static_cast<double>(m.sizes.scratch) / kMiB,
-               static_cast<double>(m.sizes.total()) / kMiB, name_of(m.recompute));
+  spdlog::info(
+      "memory MiB: weights {:.1f}, adapters {:.1f}, step {:.1f}, block {:.1f}, scratch "
+      "{:.1f}, total {:.1f}; recompute {}",
+      static_cast<double>(m.sizes.weights) / kMiB, static_cast<double>(m.sizes.adapters) / kMiB,
+      static_cast<double>(m.sizes.step) / kMiB, static_cast<double>(m.sizes.block) / kMiB,
+      static_cast<double>(m.sizes.scratch) / kMiB, static_cast<double>(m.sizes.total()) / kMiB,
+      name_of(m.recompute));
   const DataInputs& d = session_.data();
   spdlog::info("{} training samples, {} held out, {} optimizer steps", d.train.examples.size(),
                d.validation.examples.size(), total_);
-  for (const auto& reason : d.dropped) spdlog::info("left out: {} rows, {}", reason.second,
-                                                    reason.first);
+  for (const auto& reason : d.dropped)
+    spdlog::info("left out: {} rows, {}", reason.second, reason.first);
   if (!d.train.too_long.empty()) {
     spdlog::warn("{} samples are longer than data.max_length and dropped, the first is {}",
                  d.train.too_long.size(), d.train.too_long.front());
@@ -77,9 +77,8 @@ void Trainer::report_start() const {
 }
 
 StepResult Trainer::step(std::vector<MicroBatch> batches) {
-  const StepResult r =
-      accumulate_gradients(session_.backend(), session_.arenas(), session_.model(), batches,
-                           session_.pass_options(progress_.step));
+  const StepResult r = accumulate_gradients(session_.backend(), session_.arenas(), session_.model(),
+                                            batches, session_.pass_options(progress_.step));
   if (!std::isfinite(r.loss) || !std::isfinite(r.grad_norm)) {
     throw UserError(ExitCode::diverged,
                     fmt::format("step {}: loss {} and gradient norm {} are not finite, samples {}; "
@@ -144,9 +143,10 @@ void Trainer::finish() {
   const std::vector<std::string> idle =
       save_adapter(session_.backend(), session_.model(), folder, summary);
   if (!idle.empty()) {
-    spdlog::warn("{} of {} linears have an adapter with B = 0, which changes nothing; the first "
-                 "is {}",
-                 idle.size(), session_.model().modules().size(), idle.front());
+    spdlog::warn(
+        "{} of {} linears have an adapter with B = 0, which changes nothing; the first "
+        "is {}",
+        idle.size(), session_.model().modules().size(), idle.front());
   }
   auto prefetcher = session_.batches(session_.steps().size() - 1);
   const std::vector<MicroBatch> last = session_.take(*prefetcher, session_.steps().back());

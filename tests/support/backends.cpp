@@ -16,7 +16,9 @@ const std::vector<TestedBackend>& available_backends() {
   return backends;
 }
 
-ops::Backend& cpu_backend() { return *available_backends().front().backend; }
+ops::Backend& cpu_backend() {
+  return *available_backends().front().backend;
+}
 
 std::vector<std::string> missing_backends() {
   std::vector<std::string> missing;
@@ -25,8 +27,8 @@ std::vector<std::string> missing_backends() {
   std::istringstream names(required);
   for (std::string name; std::getline(names, name, ',');) {
     const auto& all = available_backends();
-    const bool found = std::any_of(all.begin(), all.end(),
-                                   [&](const TestedBackend& b) { return b.name == name; });
+    const bool found =
+        std::any_of(all.begin(), all.end(), [&](const TestedBackend& b) { return b.name == name; });
     if (!found) missing.push_back(name);
   }
   return missing;

@@ -38,8 +38,7 @@ std::string name_of(const char* op, const Options& o) {
 
 naive::AttentionShape shape(std::int64_t heads, std::int64_t groups, std::int64_t size,
                             std::vector<std::int64_t> lengths, bool causal) {
-  return {heads, groups, size, lengths, lengths, causal,
-          1 / std::sqrt(static_cast<double>(size))};
+  return {heads, groups, size, lengths, lengths, causal, 1 / std::sqrt(static_cast<double>(size))};
 }
 
 std::vector<Options> options() {
@@ -98,8 +97,8 @@ void add_inputs(OpCase& c, const Options& o, Indices& i) {
 double longest_sum(const Options& o) {
   const auto& k = o.shape.k_lengths;
   const auto& q = o.shape.q_lengths;
-  const std::int64_t rows = std::max(*std::max_element(k.begin(), k.end()),
-                                     *std::max_element(q.begin(), q.end()));
+  const std::int64_t rows =
+      std::max(*std::max_element(k.begin(), k.end()), *std::max_element(q.begin(), q.end()));
   return static_cast<double>(o.shape.size + rows * o.shape.heads / o.shape.groups);
 }
 
@@ -114,7 +113,7 @@ OpCase forward_case(const Options& o) {
   c.oracle = [=](const Values& v, DType) {
     const auto r = naive::attention(o.shape, v[at(i.q)], v[at(i.k)], v[at(i.v)], {});
     // A device may round probabilities to the type before they meet the values.
-    return std::vector<Expected>{{i.y, r.y, r.y_size, longest_sum(o), 1},
+    return std::vector<Expected>{{i.y, r.y, r.y_size, longest_sum(o), 1, r.y_terms},
                                  {i.lse, r.lse, r.lse_size, longest_sum(o)}};
   };
   return c;
@@ -153,9 +152,7 @@ OpCase backward_case(const Options& o) {
                           .dk_SGD = out(i.dk),
                           .dv_SGD = out(i.dv)});
   };
-  c.derivatives.forward = [=](ops::Backend& b, const Tensors& t) {
-    b.attention(params(o, i, t));
-  };
+  c.derivatives.forward = [=](ops::Backend& b, const Tensors& t) { b.attention(params(o, i, t)); };
   c.derivatives.y = i.y;
   c.derivatives.weight = i.dy;
   for (const auto& pair : {std::pair(i.dq, i.q), std::pair(i.dk, i.k), std::pair(i.dv, i.v)}) {
@@ -163,10 +160,10 @@ OpCase backward_case(const Options& o) {
   }
   c.oracle = [=](const Values& v, DType) {
     const auto r = naive::attention(o.shape, v[at(i.q)], v[at(i.k)], v[at(i.v)], v[at(i.dy)]);
-    // y as kept is rounded (in delta); probabilities and score gradients may be.
-    std::vector<Expected> all{{i.dq, r.dq, r.dq_size, longest_sum(o), 3},
-                              {i.dk, r.dk, r.dk_size, longest_sum(o), 3},
-                              {i.dv, r.dv, r.dv_size, longest_sum(o), 3}};
+    // A device may round probabilities and score gradients.
+    std::vector<Expected> all{{i.dq, r.dq, r.dq_size, longest_sum(o), 2, r.dq_terms},
+                              {i.dk, r.dk, r.dk_size, longest_sum(o), 2, r.dk_terms},
+                              {i.dv, r.dv, r.dv_size, longest_sum(o), 2, r.dv_terms}};
     std::erase_if(all, [](const Expected& e) { return e.operand < 0; });
     for (Expected& e : all) {
       for (std::size_t n = 0; o.accumulate && n < e.value.size(); ++n) {

@@ -43,9 +43,7 @@ std::vector<OpCase> activation_cases() {
         const int y = in_place ? x : c.output("y", {s.rows, s.columns});
         if (s.strided) c.stride(x, 2, 3);
         if (s.strided && !in_place) c.stride(y, 0, 1);
-        c.run = [=](ops::Backend& b, const Tensors& t) {
-          b.activation(kind, t[at(x)], t[at(y)]);
-        };
+        c.run = [=](ops::Backend& b, const Tensors& t) { b.activation(kind, t[at(x)], t[at(y)]); };
         c.oracle = [=](const Values& v, DType) {
           Expected e{y, {}, {}};
           for (const double value : v[at(x)]) {
@@ -72,8 +70,8 @@ std::vector<OpCase> activation_backward_cases() {
         const int x = wide_input(c, "x", s);
         const bool in_place = form == Form::in_place;
         const bool accumulate = form == Form::accumulate;
-        const int dy = in_place ? c.both("dy", {s.rows, s.columns})
-                                : c.input("dy", {s.rows, s.columns});
+        const int dy =
+            in_place ? c.both("dy", {s.rows, s.columns}) : c.input("dy", {s.rows, s.columns});
         const int dx = in_place ? dy : c.gradient("dx", {s.rows, s.columns}, accumulate);
         const int y = c.spare("y", {s.rows, s.columns});
         if (s.strided) c.stride(dy, 1, 4);
@@ -81,13 +79,12 @@ std::vector<OpCase> activation_backward_cases() {
           b.activation_backward(kind, t[at(x)], t[at(dy)], {t[at(dx)], accumulate});
         };
         if (!in_place) {  // there the weights are gone
-          c.derivatives = {.forward =
-                               [=](ops::Backend& b, const Tensors& t) {
-                                 b.activation(kind, t[at(x)], t[at(y)]);
-                               },
-                           .y = y,
-                           .weight = dy,
-                           .pairs = {{dx, x}}};
+          c.derivatives = {
+              .forward = [=](ops::Backend& b,
+                             const Tensors& t) { b.activation(kind, t[at(x)], t[at(y)]); },
+              .y = y,
+              .weight = dy,
+              .pairs = {{dx, x}}};
         }
         c.oracle = [=](const Values& v, DType) {
           Expected e{dx, {}, {}};
@@ -206,8 +203,7 @@ std::vector<OpCase> dropout_cases() {
   for (const double p : {0.0, 0.1, 0.5}) {
     for (const Rows& s : kShapes) {
       for (const bool accumulate : {false, true}) {
-        OpCase c(fmt::format("dropout_{}_{}x{}{}", p, s.rows, s.columns,
-                             accumulate ? "_acc" : ""));
+        OpCase c(fmt::format("dropout_{}_{}x{}{}", p, s.rows, s.columns, accumulate ? "_acc" : ""));
         const int x = c.input("x", {s.rows, s.columns});
         const int y = c.gradient("y", {s.rows, s.columns}, accumulate);
         constexpr std::uint64_t kSeed = 0x123456789abcdef0u, kStream = 77;

@@ -116,22 +116,41 @@ OpCase make(const Options& o) {
 
 std::vector<OpCase> gemm_cases() {
   using enum Options::Residual;
-  std::vector<Options> list{{.m = 1, .n = 1, .k = 1}, {.m = 1, .n = 33, .k = 17},
-                            {.m = 65, .n = 7, .k = 129}, {.m = 3, .n = 64, .k = 300}};
+  std::vector<Options> list{{.m = 1, .n = 1, .k = 1},
+                            {.m = 1, .n = 33, .k = 17},
+                            {.m = 65, .n = 7, .k = 129},
+                            {.m = 3, .n = 64, .k = 300}};
   for (const bool ta : {false, true}) {
     for (const bool tb : {false, true}) {
       list.push_back({.m = 9, .n = 13, .k = 31, .ta = ta, .tb = tb});
       list.push_back({.m = 9, .n = 13, .k = 31, .ta = ta, .tb = tb, .strided = true});
-      list.push_back({.m = 16, .n = 5, .k = 66, .ta = ta, .tb = tb, .alpha = 0.25,
-                      .accumulate = true, .strided = true, .wide_c = true});
+      list.push_back({.m = 16,
+                      .n = 5,
+                      .k = 66,
+                      .ta = ta,
+                      .tb = tb,
+                      .alpha = 0.25,
+                      .accumulate = true,
+                      .strided = true,
+                      .wide_c = true});
     }
   }
-  for (const auto activation : {Activation::gelu_erf, Activation::gelu_tanh,
-                                Activation::quick_gelu, Activation::silu}) {
-    list.push_back({.m = 5, .n = 19, .k = 8, .tb = true, .bias = true, .activation = activation,
+  for (const auto activation :
+       {Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu, Activation::silu}) {
+    list.push_back({.m = 5,
+                    .n = 19,
+                    .k = 8,
+                    .tb = true,
+                    .bias = true,
+                    .activation = activation,
                     .preactivation = true});
-    list.push_back({.m = 5, .n = 19, .k = 8, .bias = true, .residual = apart,
-                    .activation = activation, .strided = true});
+    list.push_back({.m = 5,
+                    .n = 19,
+                    .k = 8,
+                    .bias = true,
+                    .residual = apart,
+                    .activation = activation,
+                    .strided = true});
   }
   list.push_back({.m = 7, .n = 11, .k = 16, .alpha = 0.5});
   list.push_back({.m = 7, .n = 11, .k = 16, .alpha = -2, .accumulate = true});
@@ -142,8 +161,12 @@ std::vector<OpCase> gemm_cases() {
   list.push_back({.m = 7, .n = 11, .k = 16, .tb = true, .bias = true, .residual = apart});
   list.push_back({.m = 7, .n = 11, .k = 16, .tb = true, .residual = aliased, .strided = true});
   list.push_back({.m = 7, .n = 11, .k = 16, .alpha = 2, .bias = true, .residual = aliased});
-  list.push_back({.m = 7, .n = 11, .k = 16, .accumulate = true,
-                  .activation = Activation::silu, .preactivation = true});
+  list.push_back({.m = 7,
+                  .n = 11,
+                  .k = 16,
+                  .accumulate = true,
+                  .activation = Activation::silu,
+                  .preactivation = true});
   list.push_back({.m = 7, .n = 11, .k = 16, .bias = true, .wide_c = true});
   list.push_back({.m = 6, .n = 12, .k = 40, .residual = apart, .wide_c = true});
   std::vector<OpCase> cases;
@@ -166,7 +189,9 @@ std::vector<OpCase> gemm_group_cases() {
       std::vector<ops::Gemm> group;
       std::int64_t begin = 0;
       for (std::size_t i = 0; i < widths.size(); ++i) {
-        group.push_back({.a = t[at(a)], .b = t[i + 2], .transpose_b = Transpose::yes,
+        group.push_back({.a = t[at(a)],
+                         .b = t[i + 2],
+                         .transpose_b = Transpose::yes,
                          .c = t[at(y)].columns(begin, begin + widths[i])});
         begin += widths[i];
       }

@@ -22,8 +22,8 @@ struct Indices {
 constexpr double kScale = 0.125;
 
 // Adds row r to what is expected of every output.
-void expect_row(const Options& o, const Indices& i, const Values& v, std::int64_t r,
-                Expected& nll, Expected& correct, Expected& dx, Expected& logits) {
+void expect_row(const Options& o, const Indices& i, const Values& v, std::int64_t r, Expected& nll,
+                Expected& correct, Expected& dx, Expected& logits) {
   const double* x = v[at(i.x)].data() + r * o.channels;
   const auto label = static_cast<std::int64_t>(v[at(i.labels)][at(r)]);
   std::vector<double> z(at(o.vocabulary));
@@ -48,15 +48,17 @@ void expect_row(const Options& o, const Indices& i, const Values& v, std::int64_
   for (std::int64_t c = 0; i.dx >= 0 && c < o.channels; ++c) {
     const std::size_t e = at(r * o.channels + c);
     double value = o.accumulate ? v[at(i.dx)][e] : 0.0;
-    double size = std::fabs(value);
+    double size = std::fabs(value), terms = 0;
     for (std::int64_t n = 0; n < o.vocabulary; ++n) {
       const double p = std::exp(z[at(n)] - *top) / sum;
       const double w = v[at(i.w)][at(n * o.channels + c)];
       value += kScale * (p - (n == label ? 1 : 0)) * w;
+      terms += std::fabs(kScale * (p - (n == label ? 1 : 0)) * w);
       size += kScale * error * (p + (n == label ? 1 : 0)) * std::fabs(w);
     }
     dx.value.push_back(value);
     dx.magnitude.push_back(size);
+    dx.rounded_magnitude.push_back(terms);
   }
 }
 

@@ -62,17 +62,16 @@ OpCase dequantize_case(const Weight& w) {
   const std::int64_t blocks = (n + w.block_size - 1) / w.block_size;
   Indices i{};
   i.packed = c.input("packed", {(n + 1) / 2}, bytes(c.name, (n + 1) / 2), fixed(DType::u8));
-  i.absmax = w.nested
-                 ? c.input("absmax", {blocks}, bytes(c.name + "a", blocks), fixed(DType::u8))
-                 : c.input("absmax", {blocks}, random_values(c.name, blocks, 0, 0.2),
-                           fixed(DType::f32));
+  i.absmax = w.nested ? c.input("absmax", {blocks}, bytes(c.name + "a", blocks), fixed(DType::u8))
+                      : c.input("absmax", {blocks}, random_values(c.name, blocks, 0, 0.2),
+                                fixed(DType::f32));
   i.code = c.input("code", {16}, widened(quant::kNf4Code), fixed(DType::f32));
   if (w.nested) {
     const std::int64_t outer = (blocks + kNestedBlock - 1) / kNestedBlock;
-    i.nested_absmax = c.input("nested_absmax", {outer}, random_values(c.name, outer, 0, 0.1),
-                              fixed(DType::f32));
-    i.nested_map = c.input("nested_map", {256}, widened(quant::signed_dynamic_map()),
-                           fixed(DType::f32));
+    i.nested_absmax =
+        c.input("nested_absmax", {outer}, random_values(c.name, outer, 0, 0.1), fixed(DType::f32));
+    i.nested_map =
+        c.input("nested_map", {256}, widened(quant::signed_dynamic_map()), fixed(DType::f32));
   }
   i.y = c.output("y", {w.out, w.in});
   c.run = [=](ops::Backend& b, const Tensors& t) {
@@ -132,8 +131,7 @@ std::vector<OpCase> quantize_nf4_cases() {
       Expected codes{.operand = packed, .value = {}, .magnitude = {}, .exact = true};
       codes.value.assign(d.packed.begin(), d.packed.end());
       return std::vector<Expected>{
-          codes,
-          {.operand = absmax, .value = widened(d.absmax), .magnitude = {}, .exact = true}};
+          codes, {.operand = absmax, .value = widened(d.absmax), .magnitude = {}, .exact = true}};
     };
     c.types = {DType::f32, DType::bf16, DType::f16};
     cases.push_back(std::move(c));

@@ -34,10 +34,10 @@ std::vector<OpCase> convert_cases() {
   constexpr double kNaN = std::numeric_limits<double>::quiet_NaN();
   constexpr double kInf = std::numeric_limits<double>::infinity();
   // Ties of bf16 and f16, their largest values, subnormals.
-  const std::vector<double> special{0,        -0.0,     1,          1 + 0x1p-8, 1 + 0x3p-8,
-                                    1 + 0x1p-11, 65504,  65519.9,   65520,      -65536,
-                                    0x1p-24,  0x1p-25,  0x1.8p-25,  0x1.8p-24,  0x1p-14,
-                                    kNaN,     kInf,     -kInf,      3.3e38,     1e-40};
+  const std::vector<double> special{0,           -0.0,    1,         1 + 0x1p-8, 1 + 0x3p-8,
+                                    1 + 0x1p-11, 65504,   65519.9,   65520,      -65536,
+                                    0x1p-24,     0x1p-25, 0x1.8p-25, 0x1.8p-24,  0x1p-14,
+                                    kNaN,        kInf,    -kInf,     3.3e38,     1e-40};
   std::vector<OpCase> cases;
   for (const DType to : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
     for (const std::int64_t n : {std::int64_t{1}, std::int64_t{20}, std::int64_t{4099}}) {
@@ -87,8 +87,8 @@ std::vector<OpCase> accumulate_cases() {
   std::vector<OpCase> cases;
   for (const bool accumulate : {false, true}) {
     for (const bool strided : {false, true}) {
-      OpCase c(fmt::format("accumulate{}{}", accumulate ? "_add" : "_set",
-                           strided ? "_strided" : ""));
+      OpCase c(
+          fmt::format("accumulate{}{}", accumulate ? "_add" : "_set", strided ? "_strided" : ""));
       const int x = c.input("src", {9, 21});
       const int y = c.gradient("dst", {9, 21}, accumulate);
       if (strided) c.stride(x, 4, 1);
@@ -190,8 +190,11 @@ std::vector<OpCase> rotary_table_cases() {
     const int cosine = c.output("cos", {tokens, pairs}, fixed(DType::f32));
     const int sine = c.output("sin", {tokens, pairs}, fixed(DType::f32));
     c.run = [=](ops::Backend& b, const Tensors& t) {
-      b.rotary_table({.positions_AT = t[at(p)], .inv_freq_F = t[at(w)], .axis_F = t[at(a)],
-                      .cos_TF = t[at(cosine)], .sin_TF = t[at(sine)]});
+      b.rotary_table({.positions_AT = t[at(p)],
+                      .inv_freq_F = t[at(w)],
+                      .axis_F = t[at(a)],
+                      .cos_TF = t[at(cosine)],
+                      .sin_TF = t[at(sine)]});
     };
     c.oracle = [=](const Values& v, DType) {
       Expected ec{cosine, {}, {}}, es{sine, {}, {}};
@@ -222,11 +225,11 @@ std::vector<OpCase> rotary_cases() {
   };
   std::vector<OpCase> cases;
   for (const bool inverse : {false, true}) {
-    for (const Options& o : {Options{1, 1, 2, false, inverse}, Options{5, 3, 20, true, inverse},
-                             Options{9, 2, 80, false, inverse},
-                             Options{66, 4, 16, true, inverse}}) {
-      OpCase c(fmt::format("rotary_{}x{}x{}{}", o.tokens, o.heads, o.size,
-                           inverse ? "_inverse" : ""));
+    for (const Options& o :
+         {Options{1, 1, 2, false, inverse}, Options{5, 3, 20, true, inverse},
+          Options{9, 2, 80, false, inverse}, Options{66, 4, 16, true, inverse}}) {
+      OpCase c(
+          fmt::format("rotary_{}x{}x{}{}", o.tokens, o.heads, o.size, inverse ? "_inverse" : ""));
       const std::int64_t half = o.size / 2;
       // Columns after the rotated heads belong to the values and must stay.
       const std::int64_t columns = o.heads * o.size + (o.packed ? 7 : 0);
@@ -235,8 +238,12 @@ std::vector<OpCase> rotary_cases() {
       const int sine = c.input("sin", {o.tokens, half}, fixed(DType::f32));
       if (o.packed) c.stride(x, 3, 2);
       c.run = [=](ops::Backend& b, const Tensors& t) {
-        b.rotary({.x_TC = t[at(x)], .heads = o.heads, .head_size = o.size,
-                  .cos_TF = t[at(cosine)], .sin_TF = t[at(sine)], .inverse = o.inverse});
+        b.rotary({.x_TC = t[at(x)],
+                  .heads = o.heads,
+                  .head_size = o.size,
+                  .cos_TF = t[at(cosine)],
+                  .sin_TF = t[at(sine)],
+                  .inverse = o.inverse});
       };
       c.oracle = [=](const Values& v, DType) {
         Expected e{x, v[at(x)], std::vector<double>(v[at(x)].size())};

@@ -11,8 +11,8 @@ using Vector = std::vector<double>;
 
 // One query row of one head.
 struct Query {
-  std::int64_t head, group, row;          // row among all queries
-  std::int64_t k_begin, keys;             // what it sees
+  std::int64_t head, group, row;  // row among all queries
+  std::int64_t k_begin, keys;     // what it sees
 };
 
 class Computation {
@@ -43,6 +43,7 @@ class Computation {
     for (std::int64_t j = 0; j < n.keys; ++j) {
       for (std::int64_t d = 0; d < s_.size; ++d) {
         out_.y[q_at(n, d)] += p[index(j)] * v_[k_at(n, j, d)];
+        out_.y_terms[q_at(n, d)] += p[index(j)] * std::fabs(v_[k_at(n, j, d)]);
         out_.y_size[q_at(n, d)] += error * p[index(j)] * std::fabs(v_[k_at(n, j, d)]);
       }
     }
@@ -72,12 +73,15 @@ class Computation {
         dp += term;
         dp_size += std::fabs(term);
         out_.dv[k_at(n, j, d)] += prob * dy_[q_at(n, d)];
+        out_.dv_terms[k_at(n, j, d)] += prob * std::fabs(dy_[q_at(n, d)]);
         out_.dv_size[k_at(n, j, d)] += error * prob * std::fabs(dy_[q_at(n, d)]);
       }
       const double ds = s_.scale * prob * (dp - delta);
       const double ds_size = std::fabs(s_.scale) * prob * error * (dp_size + delta_size);
       for (std::int64_t d = 0; d < s_.size; ++d) {
         out_.dq[q_at(n, d)] += ds * k_[k_at(n, j, d)];
+        out_.dq_terms[q_at(n, d)] += std::fabs(ds * k_[k_at(n, j, d)]);
+        out_.dk_terms[k_at(n, j, d)] += std::fabs(ds * q_[q_at(n, d)]);
         out_.dq_size[q_at(n, d)] += ds_size * std::fabs(k_[k_at(n, j, d)]);
         out_.dk[k_at(n, j, d)] += ds * q_[q_at(n, d)];
         out_.dk_size[k_at(n, j, d)] += ds_size * std::fabs(q_[q_at(n, d)]);
@@ -95,8 +99,10 @@ class Computation {
 AttentionResult attention(const AttentionShape& s, const Vector& q, const Vector& k,
                           const Vector& v, const Vector& dy) {
   AttentionResult out;
-  for (Vector* x : {&out.y, &out.y_size, &out.dq, &out.dq_size}) x->resize(q.size());
-  for (Vector* x : {&out.dk, &out.dk_size, &out.dv, &out.dv_size}) x->resize(k.size());
+  for (Vector* x : {&out.y, &out.y_size, &out.y_terms, &out.dq, &out.dq_size, &out.dq_terms})
+    x->resize(q.size());
+  for (Vector* x : {&out.dk, &out.dk_size, &out.dk_terms, &out.dv, &out.dv_size, &out.dv_terms})
+    x->resize(k.size());
   const std::int64_t rows =
       std::accumulate(s.q_lengths.begin(), s.q_lengths.end(), std::int64_t{0});
   out.lse.resize(static_cast<std::size_t>(rows * s.heads));
@@ -106,8 +112,7 @@ AttentionResult attention(const AttentionShape& s, const Vector& q, const Vector
   for (std::size_t n = 0; n < s.q_lengths.size(); ++n) {
     for (std::int64_t h = 0; h < s.heads; ++h) {
       for (std::int64_t i = 0; i < s.q_lengths[n]; ++i) {
-        const std::int64_t keys =
-            s.causal ? std::min(s.k_lengths[n], i + 1) : s.k_lengths[n];
+        const std::int64_t keys = s.causal ? std::min(s.k_lengths[n], i + 1) : s.k_lengths[n];
         computation.run({h, h / (s.heads / s.groups), q_begin + i, k_begin, keys}, rows);
       }
     }

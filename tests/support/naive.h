@@ -12,13 +12,17 @@ namespace medvqa::testing::naive {
 
 inline double activation(ops::Activation kind, double x) {
   switch (kind) {
-    case ops::Activation::none: return x;
-    case ops::Activation::gelu_erf: return x * 0.5 * std::erfc(-x / std::numbers::sqrt2);
+    case ops::Activation::none:
+      return x;
+    case ops::Activation::gelu_erf:
+      return x * 0.5 * std::erfc(-x / std::numbers::sqrt2);
     case ops::Activation::gelu_tanh:
       return 0.5 * x *
              (1 + std::tanh(std::sqrt(2 / std::numbers::pi) * (x + 0.044715 * std::pow(x, 3))));
-    case ops::Activation::quick_gelu: return x / (1 + std::exp(-1.702 * x));
-    case ops::Activation::silu: return x / (1 + std::exp(-x));
+    case ops::Activation::quick_gelu:
+      return x / (1 + std::exp(-1.702 * x));
+    case ops::Activation::silu:
+      return x / (1 + std::exp(-x));
   }
   return 0;
 }
@@ -29,7 +33,8 @@ inline double slope(ops::Activation kind, double x) {
     return s * (1 + a * x * (1 - s));
   };
   switch (kind) {
-    case ops::Activation::none: return 1;
+    case ops::Activation::none:
+      return 1;
     case ops::Activation::gelu_erf:
       return 0.5 * std::erfc(-x / std::numbers::sqrt2) +
              x * std::exp(-x * x / 2) / std::sqrt(2 * std::numbers::pi);
@@ -39,8 +44,10 @@ inline double slope(ops::Activation kind, double x) {
       const double du = a * (1 + 3 * 0.044715 * x * x);
       return 0.5 * (1 + std::tanh(u)) + 0.5 * x * du / (std::cosh(u) * std::cosh(u));
     }
-    case ops::Activation::quick_gelu: return swish(1.702);
-    case ops::Activation::silu: return swish(1);
+    case ops::Activation::quick_gelu:
+      return swish(1.702);
+    case ops::Activation::silu:
+      return swish(1);
   }
   return 0;
 }
@@ -53,10 +60,12 @@ struct AttentionShape {
 };
 
 // Everything a test may ask about attention: values, gradients for dy, and for each the sum of
-// |terms| with the error of the scores folded in. [T, H, D] and [S, G, D], lse [H, T].
+// |terms| with the error of the scores folded in (_size), and of |terms| made of probabilities or
+// score gradients as they are (_terms). [T, H, D] and [S, G, D], lse [H, T].
 struct AttentionResult {
   std::vector<double> y, lse, dq, dk, dv;
   std::vector<double> y_size, lse_size, dq_size, dk_size, dv_size;
+  std::vector<double> y_terms, dq_terms, dk_terms, dv_terms;
 };
 AttentionResult attention(const AttentionShape& s, const std::vector<double>& q,
                           const std::vector<double>& k, const std::vector<double>& v,

@@ -15,8 +15,7 @@ int OpCase::input(std::string operand, Shape shape, ElementType type) {
   return input(std::move(operand), shape, std::move(values), type);
 }
 
-int OpCase::input(std::string operand, Shape shape, std::vector<double> values,
-                  ElementType type) {
+int OpCase::input(std::string operand, Shape shape, std::vector<double> values, ElementType type) {
   operands.push_back({std::move(operand), Role::input, type, shape, std::move(values)});
   return static_cast<int>(operands.size()) - 1;
 }
@@ -49,11 +48,16 @@ void OpCase::stride(int i, std::int64_t lead, std::int64_t trail) {
 
 double rounded(double value, DType type) {
   switch (type) {
-    case DType::f64: return value;
-    case DType::f32: return static_cast<double>(static_cast<float>(value));
-    case DType::bf16: return static_cast<double>(BFloat16(static_cast<float>(value)));
-    case DType::f16: return static_cast<double>(Float16(static_cast<float>(value)));
-    default: return value;
+    case DType::f64:
+      return value;
+    case DType::f32:
+      return static_cast<double>(static_cast<float>(value));
+    case DType::bf16:
+      return static_cast<double>(BFloat16(static_cast<float>(value)));
+    case DType::f16:
+      return static_cast<double>(Float16(static_cast<float>(value)));
+    default:
+      return value;
   }
 }
 

@@ -23,7 +23,9 @@ struct ElementType {
 };
 inline constexpr ElementType kCompute{ElementType::Kind::compute, DType::f32};
 inline constexpr ElementType kAccumulator{ElementType::Kind::accumulator, DType::f32};
-constexpr ElementType fixed(DType t) { return {ElementType::Kind::fixed, t}; }
+constexpr ElementType fixed(DType t) {
+  return {ElementType::Kind::fixed, t};
+}
 
 enum class Role : std::uint8_t {
   input,   // must stay as it is, bit for bit
@@ -47,22 +49,24 @@ using Tensors = std::vector<Tensor>;              // by operand
 
 // What an output must be. A computed element may be off by
 //   roundoff(its type) |value| + (reduction + const) roundoff(sums) magnitude
-//     + roundings roundoff(compute type) magnitude,
+//     + roundings roundoff(compute type) rounded_magnitude,
 // reduction = min(length, 6 sqrt(length)): the worst case of short sums, six deviations of long.
 struct Expected {
   int operand = 0;
   std::vector<double> value = {};
-  std::vector<double> magnitude = {};  // sum of |terms| behind each element, errors of inputs included
-  double length = 1;              // terms in the longest sum behind an element
-  double roundings = 0;           // intermediate results a device may round to the compute type
-  bool exact = false;             // bits, after rounding `value` to the operand's type
+  std::vector<double> magnitude =
+      {};                // sum of |terms| behind each element, errors of inputs included
+  double length = 1;     // terms in the longest sum behind an element
+  double roundings = 0;  // intermediate results a device may round to the compute type
+  std::vector<double> rounded_magnitude = {};  // sum of |terms| made of those; empty: magnitude
+  bool exact = false;                          // bits, after rounding `value` to the operand's type
 };
 
 // Gradient mode: d sum_i weight_i y_i / d input against the case's own output.
 struct Derivatives {
   std::function<void(ops::Backend&, const Tensors&)> forward = {};
   int y = -1;
-  int weight = -1;        // operand with dy; -1: every weight is `factor`
+  int weight = -1;  // operand with dy; -1: every weight is `factor`
   double factor = 1;
   std::vector<std::pair<int, int>> pairs = {};  // gradient operand, input operand
 };
@@ -99,9 +103,13 @@ struct OpGroup {
   std::string name;
   std::function<std::vector<OpCase>()> make;
 };
-inline void PrintTo(const OpGroup& group, std::ostream* out) { *out << group.name; }
+inline void PrintTo(const OpGroup& group, std::ostream* out) {
+  *out << group.name;
+}
 
 double rounded(double value, DType type);
-inline std::size_t at(std::int64_t i) { return static_cast<std::size_t>(i); }
+inline std::size_t at(std::int64_t i) {
+  return static_cast<std::size_t>(i);
+}
 
 }  // namespace medvqa::testing

@@ -26,25 +26,39 @@ T fetch(const std::byte* from) {
 
 void store_as(std::byte* to, double value, DType type) {
   switch (type) {
-    case DType::f64: return store(to, value);
-    case DType::f32: return store(to, static_cast<float>(value));
-    case DType::bf16: return store(to, BFloat16(static_cast<float>(value)));
-    case DType::f16: return store(to, Float16(static_cast<float>(value)));
-    case DType::i64: return store(to, static_cast<std::int64_t>(value));
-    case DType::i32: return store(to, static_cast<std::int32_t>(value));
-    case DType::u8: return store(to, static_cast<std::uint8_t>(value));
+    case DType::f64:
+      return store(to, value);
+    case DType::f32:
+      return store(to, static_cast<float>(value));
+    case DType::bf16:
+      return store(to, BFloat16(static_cast<float>(value)));
+    case DType::f16:
+      return store(to, Float16(static_cast<float>(value)));
+    case DType::i64:
+      return store(to, static_cast<std::int64_t>(value));
+    case DType::i32:
+      return store(to, static_cast<std::int32_t>(value));
+    case DType::u8:
+      return store(to, static_cast<std::uint8_t>(value));
   }
 }
 
 double fetch_as(const std::byte* from, DType type) {
   switch (type) {
-    case DType::f64: return fetch<double>(from);
-    case DType::f32: return static_cast<double>(fetch<float>(from));
-    case DType::bf16: return static_cast<double>(fetch<BFloat16>(from));
-    case DType::f16: return static_cast<double>(fetch<Float16>(from));
-    case DType::i64: return static_cast<double>(fetch<std::int64_t>(from));
-    case DType::i32: return fetch<std::int32_t>(from);
-    case DType::u8: return fetch<std::uint8_t>(from);
+    case DType::f64:
+      return fetch<double>(from);
+    case DType::f32:
+      return static_cast<double>(fetch<float>(from));
+    case DType::bf16:
+      return static_cast<double>(fetch<BFloat16>(from));
+    case DType::f16:
+      return static_cast<double>(fetch<Float16>(from));
+    case DType::i64:
+      return static_cast<double>(fetch<std::int64_t>(from));
+    case DType::i32:
+      return fetch<std::int32_t>(from);
+    case DType::u8:
+      return fetch<std::uint8_t>(from);
   }
   return 0;
 }

@@ -25,8 +25,7 @@ enum class ExitCode : int {
 // names the thing, what was found, what was expected and what to do.
 class UserError : public std::runtime_error {
  public:
-  UserError(ExitCode code, const std::string& message)
-      : std::runtime_error(message), code_(code) {}
+  UserError(ExitCode code, const std::string& message) : std::runtime_error(message), code_(code) {}
   ExitCode code() const { return code_; }
 
  private:
@@ -51,8 +50,8 @@ class InternalError : public std::logic_error {
 }  // namespace medvqa
 
 // Checks a contract, in every build. The message is evaluated only on failure.
-#define MEDVQA_CHECK(condition, message)                                   \
-  do {                                                                     \
-    if (!(condition)) [[unlikely]]                                         \
-      ::medvqa::fail_check(__FILE__, __LINE__, #condition, (message));     \
+#define MEDVQA_CHECK(condition, message)                               \
+  do {                                                                 \
+    if (!(condition)) [[unlikely]]                                     \
+      ::medvqa::fail_check(__FILE__, __LINE__, #condition, (message)); \
   } while (false)

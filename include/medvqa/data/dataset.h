@@ -45,8 +45,7 @@ struct Batch {
   std::vector<std::string> sample_ids;
 };
 
-Batch pack(const Processor& processor, std::span<const Example* const> examples,
-           bool with_patches);
+Batch pack(const Processor& processor, std::span<const Example* const> examples, bool with_patches);
 
 // Makes the batches of a list in order, some ahead, on its own threads. Errors of a worker are
 // thrown by the next() that would have returned its batch.

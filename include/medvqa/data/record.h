@@ -12,9 +12,9 @@
 namespace medvqa::data {
 
 struct Record {
-  std::string id;                              // unique inside its source
-  std::filesystem::path image;                 // empty: text only
-  std::string image_name;                      // as the data set names it; held out by this
+  std::string id;               // unique inside its source
+  std::filesystem::path image;  // empty: text only
+  std::string image_name;       // as the data set names it; held out by this
   std::string question, answer;
   std::map<std::string, std::string> columns;  // every scalar column, "question" and "answer" too
 };

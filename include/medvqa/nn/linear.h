@@ -52,9 +52,17 @@ class Linear {
   friend autograd::Var linear_group(autograd::Tape& t, const autograd::Var& x_TC,
                                     std::span<const Linear* const> layers);
   struct Forward;
+  struct Part;
 
+  Forward begin(autograd::Tape& t, std::int64_t rows, const Epilogue& epilogue) const;
+  void base(autograd::Tape& t, const Tensor& x, const Tensor& y, const Forward& saved,
+            const Epilogue& epilogue) const;
+  ops::Gemm lora_down(autograd::Tape& t, const Tensor& x, const Forward& saved) const;
+  void lora_up(autograd::Tape& t, const Tensor& y, const Forward& saved,
+               const Epilogue& epilogue) const;
   Forward forward(autograd::Tape& t, const Tensor& x, const Tensor& y,
                   const Epilogue& epilogue) const;
+  static void forward_group(autograd::Tape& t, const Tensor& x, std::span<Part> parts);
   void backward(autograd::Tape& t, const autograd::Var& x, const Tensor& dy, const Forward& saved,
                 const ops::GradOut& dx) const;
   void backward_lora(autograd::Tape& t, const autograd::Var& x, const Tensor& dy,

@@ -16,8 +16,8 @@ namespace medvqa::ops {
 // What sizes of scratch depend on; see scratch.h.
 struct DeviceTraits {
   std::string name;
-  int threads = 1;               // CPU: worker threads
-  bool gemm_in_f16 = true;       // false: f16 products go through f32 copies
+  int threads = 1;                 // CPU: worker threads
+  bool gemm_in_f16 = true;         // false: f16 products go through f32 copies
   std::size_t gemm_workspace = 0;  // bytes a product may use beside its operands
 };
 
@@ -114,8 +114,7 @@ class Backend {
   virtual void do_swiglu(const SwiGlu& p) = 0;
   virtual void do_swiglu_backward(const SwiGluBackward& p) = 0;
   virtual void do_dropout(const Dropout& p) = 0;
-  virtual void do_gather_rows(const Tensor& table_VC, const Tensor& rows_T,
-                              const Tensor& y_TC) = 0;
+  virtual void do_gather_rows(const Tensor& table_VC, const Tensor& rows_T, const Tensor& y_TC) = 0;
   virtual void do_scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tensor& y_TC) = 0;
   virtual void do_linear_cross_entropy(const LinearCrossEntropy& p, const Tensor& scratch) = 0;
   virtual void do_global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) = 0;

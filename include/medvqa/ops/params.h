@@ -162,9 +162,9 @@ struct Dropout {
 
 // One trained tensor and its state: 8-bit codes with one absmax a block of 256, or f32 moments.
 struct AdamWTensor {
-  Tensor value, grad;                               // f32, same shape
-  Tensor m, v;                                      // u8 codes, or f32
-  Tensor m_absmax = {}, v_absmax = {};              // f32 [ceil(n / 256)], empty for f32 moments
+  Tensor value, grad;                   // f32, same shape
+  Tensor m, v;                          // u8 codes, or f32
+  Tensor m_absmax = {}, v_absmax = {};  // f32 [ceil(n / 256)], empty for f32 moments
   bool eight_bit() const { return static_cast<bool>(m_absmax); }
 };
 // bitsandbytes' AdamW (decay after the update; arithmetic in quant/adamw8bit.h). step is 1-based;

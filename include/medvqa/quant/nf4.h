@@ -44,8 +44,8 @@ inline constexpr float kNf4Thresholds[15] = {
     -0x1.1a7178p-3f, -0x1.74f0e2p-5f, 0x1.45f5fep-5f, 0x1.ec90c4p-4f,  0x1.a0cfcp-3f,
     0x1.2b05a8p-2f,  0x1.8ea7f2p-2f,  0x1.00da08p-1f, 0x1.491b5ep-1f,  0x1.b913b4p-1f};
 
-// The code of x / absmax. NaN, which an all-zero block yields, has code 0. A kernel may call it:
-// the thresholds become immediates.
+// The code of x / absmax; an all-zero block passes 0 and has code 7, the zero. A kernel may call
+// it: the thresholds become immediates.
 constexpr std::uint8_t nf4_code(float normalised) {
   int code = 0;
   for (int i = 0; i < 15; ++i) code += normalised > kNf4Thresholds[i] ? 1 : 0;

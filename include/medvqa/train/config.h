@@ -36,8 +36,8 @@ struct LoraConfig {
 
 struct DataConfig {
   std::vector<data::Source> train;
-  std::vector<data::Source> validation;        // if given as sources
-  std::optional<double> validation_fraction;   // if held out of train
+  std::vector<data::Source> validation;       // if given as sources
+  std::optional<double> validation_fraction;  // if held out of train
   data::PromptOptions prompt;
   std::int64_t max_length = 2048;
   bool drop_too_long = false;

@@ -28,8 +28,8 @@ struct ConfigKey {
   KeyKind kind;
   const char* fallback;  // JSON; empty: required
   bool nullable;
-  double lowest, highest;             // of numbers, inclusive
-  std::vector<const char*> choices;   // of a choice
+  double lowest, highest;            // of numbers, inclusive
+  std::vector<const char*> choices;  // of a choice
   const char* doc;
 };
 

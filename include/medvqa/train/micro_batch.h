@@ -21,5 +21,4 @@ struct MicroBatch {
   void find_logit_rows();
 };
 
-
 }  // namespace medvqa::train

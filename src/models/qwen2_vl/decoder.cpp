@@ -11,7 +11,9 @@ using autograd::Var;
 using nn::LinearKind;
 
 namespace {
-std::int64_t kv_channels(const TextConfig& c) { return c.kv_heads * c.head_size(); }
+std::int64_t kv_channels(const TextConfig& c) {
+  return c.kv_heads * c.head_size();
+}
 }  // namespace
 
 DecoderBlock::DecoderBlock(nn::Builder& b, const std::string& name, const TextConfig& c)
@@ -28,8 +30,7 @@ DecoderBlock::DecoderBlock(nn::Builder& b, const std::string& name, const TextCo
               LinearKind::language_attention),
       gate_(b, name + ".mlp.gate_proj", {c.feed_forward, c.channels, false},
             LinearKind::language_mlp),
-      up_(b, name + ".mlp.up_proj", {c.feed_forward, c.channels, false},
-          LinearKind::language_mlp),
+      up_(b, name + ".mlp.up_proj", {c.feed_forward, c.channels, false}, LinearKind::language_mlp),
       down_(b, name + ".mlp.down_proj", {c.channels, c.feed_forward, false},
             LinearKind::language_mlp) {}
 
@@ -43,13 +44,13 @@ Var DecoderBlock::forward(Tape& t, const Var& x, const autograd::RotaryAngles& a
 
   const Var packed = linear_group(t, attention_norm_(t, x), query_key_value);
   const Var qkv = rotary(t, packed, heads + groups, size, angles);
-  const Var attended = attention(
-      t, {qkv, 0, heads}, {qkv, heads * size, groups}, {qkv, (heads + groups) * size, groups},
-      {.head_size = size,
-       .causal = true,
-       .scale = 1 / std::sqrt(static_cast<double>(size)),
-       .queries = samples,
-       .keys = samples});
+  const Var attended = attention(t, {qkv, 0, heads}, {qkv, heads * size, groups},
+                                 {qkv, (heads + groups) * size, groups},
+                                 {.head_size = size,
+                                  .causal = true,
+                                  .scale = 1 / std::sqrt(static_cast<double>(size)),
+                                  .queries = samples,
+                                  .keys = samples});
   const Var middle = output_(t, attended, {.residual = x});
   const Var wide = swiglu(t, linear_group(t, mlp_norm_(t, middle), gate_up));
   return down_(t, wide, {.residual = middle, .last = true});

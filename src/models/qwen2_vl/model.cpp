@@ -38,8 +38,8 @@ StepVar Qwen2Vl::embed(SegmentTape& tape, const PackedInput& input) const {
   for (std::size_t i = 0; i < input.ids.size(); ++i) {
     if (input.ids[i] == config_.image_token_id) rows.push_back(static_cast<std::int32_t>(i));
   }
-  const Tensor image_rows = upload(tape, std::span<const std::int32_t>(rows),
-                                   {static_cast<std::int64_t>(rows.size())});
+  const Tensor image_rows =
+      upload(tape, std::span<const std::int32_t>(rows), {static_cast<std::int64_t>(rows.size())});
   const StepVar features = vision_.forward(tape, input, compute_);
   return tape.run({features}, [text, image_rows](Tape& t, std::span<const Var> in) {
     return splice(t, text, in[0], image_rows);
@@ -53,9 +53,9 @@ StepVar Qwen2Vl::forward(SegmentTape& tape, const PackedInput& input) const {
     axis.insert(axis.end(), static_cast<std::size_t>(config_.text.mrope_section[a]),
                 static_cast<std::int32_t>(a));
   }
-  const auto angles = rotary_angles(
-      tape, mrope_positions(input, config_.image_token_id, config_.vision.merge_size),
-      inverse_frequencies(config_.text.rope_theta, size), axis);
+  const auto angles =
+      rotary_angles(tape, mrope_positions(input, config_.image_token_id, config_.vision.merge_size),
+                    inverse_frequencies(config_.text.rope_theta, size), axis);
   const auto samples = segments(tape, input.cu_seqlens);
   StepVar x = embed(tape, input);
   for (const DecoderBlock& block : blocks_) {

@@ -57,8 +57,7 @@ VisionBlock::VisionBlock(nn::Builder& b, const std::string& name, const VisionCo
     : config_(c),
       norm1_(b, name + ".norm1", c.channels, kVisionEps),
       norm2_(b, name + ".norm2", c.channels, kVisionEps),
-      qkv_(b, name + ".attn.qkv", {3 * c.channels, c.channels, true},
-           LinearKind::vision_attention),
+      qkv_(b, name + ".attn.qkv", {3 * c.channels, c.channels, true}, LinearKind::vision_attention),
       proj_(b, name + ".attn.proj", {c.channels, c.channels, true}, LinearKind::vision_attention),
       fc1_(b, name + ".mlp.fc1", {c.feed_forward, c.channels, true}, LinearKind::vision_mlp),
       fc2_(b, name + ".mlp.fc2", {c.channels, c.feed_forward, true}, LinearKind::vision_mlp) {}
@@ -68,13 +67,13 @@ Var VisionBlock::forward(Tape& t, const Var& x, const autograd::RotaryAngles& an
   const std::int64_t heads = config_.heads;
   const std::int64_t size = config_.head_size();
   const Var qkv = rotary(t, qkv_(t, norm1_(t, x)), 2 * heads, size, angles);
-  const Var attended = attention(
-      t, {qkv, 0, heads}, {qkv, heads * size, heads}, {qkv, 2 * heads * size, heads},
-      {.head_size = size,
-       .causal = false,
-       .scale = 1 / std::sqrt(static_cast<double>(size)),
-       .queries = frames,
-       .keys = frames});
+  const Var attended =
+      attention(t, {qkv, 0, heads}, {qkv, heads * size, heads}, {qkv, 2 * heads * size, heads},
+                {.head_size = size,
+                 .causal = false,
+                 .scale = 1 / std::sqrt(static_cast<double>(size)),
+                 .queries = frames,
+                 .keys = frames});
   const Var middle = proj_(t, attended, {.residual = x});
   const Var wide = fc1_(t, norm2_(t, middle), {.activation = ops::Activation::quick_gelu});
   return fc2_(t, wide, {.residual = middle, .last = true});
@@ -133,9 +132,8 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
       return block.forward(t, in[0], angles, frames);
     });
   }
-  return tape.run({x}, [this](Tape& t, std::span<const Var> in) {
-    return merger_.forward(t, in[0]);
-  });
+  return tape.run({x},
+                  [this](Tape& t, std::span<const Var> in) { return merger_.forward(t, in[0]); });
 }
 
 }  // namespace medvqa::models::qwen2_vl
