@@ -9,6 +9,7 @@
 #include "medvqa/core/error.h"
 #include "medvqa/io/json.h"
 #include "src/data/processor_qwen2_vl.h"
+#include "src/data/qwen2_vl_image_config.h"
 
 namespace medvqa::data {
 
@@ -28,6 +29,14 @@ std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_fol
       fmt::format("\"model_type\" is \"{}\", expected \"qwen2_vl\"; this architecture is not "
                   "built in",
                   type));
+}
+
+std::int64_t max_image_pixels(const std::filesystem::path& model_folder,
+                              const nlohmann::json& config, const ProcessorOptions& options) {
+  const std::string type = config.value("model_type", "");
+  // The only architecture so far; build_model refuses others with more to say.
+  if (type != "qwen2_vl") return 0;
+  return read_qwen2_vl_image_config(model_folder, options).max_pixels;
 }
 
 }  // namespace medvqa::data

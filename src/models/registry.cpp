@@ -1,5 +1,7 @@
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "medvqa/models/config_reader.h"
@@ -16,6 +18,31 @@ namespace {
                   fmt::format("config.json: model_type is \"{}\", expected \"qwen2_vl\"; this "
                               "architecture is not built in",
                               type));
+}
+
+// Tokens of a sample that are never an image's: markers, roles, a question and an answer.
+constexpr std::int64_t kFewestTextTokens = 32;
+
+PackedInput largest_qwen2_vl(const qwen2_vl::Config& c, std::int64_t tokens,
+                             std::int64_t max_pixels, std::int64_t samples) {
+  const std::int64_t merge = c.vision.merge_size;
+  const std::int64_t side = c.vision.patch_size * merge;
+  const std::int64_t budget =
+      std::max<std::int64_t>(1, std::min(max_pixels / (side * side), tokens - kFewestTextTokens));
+  const auto rows = static_cast<std::int64_t>(std::sqrt(static_cast<double>(budget)));
+  const PatchGrid grid{1, rows * merge, budget / rows * merge};
+  const std::int64_t image_tokens = grid.patches() / (merge * merge);
+  PackedInput input;
+  input.cu_seqlens = {0};
+  for (std::int64_t n = 0; n < samples; ++n) {
+    input.ids.insert(input.ids.end(), static_cast<std::size_t>(image_tokens), c.image_token_id);
+    const std::int32_t text = c.image_token_id == 0 ? 1 : 0;
+    input.ids.resize(static_cast<std::size_t>((n + 1) * std::max(tokens, image_tokens + 1)), text);
+    input.cu_seqlens.push_back(static_cast<std::int32_t>(input.ids.size()));
+    input.grids.push_back(grid);
+    input.patch_rows += grid.patches();
+  }
+  return input;
 }
 
 std::string type_of(const nlohmann::json& config) {
@@ -38,6 +65,15 @@ std::vector<std::vector<std::int32_t>> token_positions(const nlohmann::json& con
   if (type == "qwen2_vl") {
     const qwen2_vl::Config c = qwen2_vl::read_config(config);
     return mrope_positions(input, c.image_token_id, c.vision.merge_size);
+  }
+  refuse_architecture(type);
+}
+
+PackedInput largest_input(const nlohmann::json& config, std::int64_t tokens,
+                          std::int64_t max_pixels, std::int64_t samples) {
+  const std::string type = type_of(config);
+  if (type == "qwen2_vl") {
+    return largest_qwen2_vl(qwen2_vl::read_config(config), tokens, max_pixels, samples);
   }
   refuse_architecture(type);
 }

@@ -48,7 +48,14 @@ void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, Adapted
   std::set<std::string> known;
   for (const auto& m : model.modules()) {
     known.insert(m->name);
-    const io::AdapterModule& stored = adapter.modules().at(m->name);
+    const auto found = adapter.modules().find(m->name);
+    if (found == adapter.modules().end()) {
+      throw UserError(ExitCode::model,
+                      fmt::format("{}: no matrices for the linear {}; the adapter belongs to "
+                                  "another model",
+                                  adapter.path().string(), m->name));
+    }
+    const io::AdapterModule& stored = found->second;
     upload_matrix(backend, stored.a, m->a.value, m->name + ".lora_A");
     upload_matrix(backend, stored.b, m->b.value, m->name + ".lora_B");
   }

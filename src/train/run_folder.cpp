@@ -3,6 +3,8 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <charconv>
+#include <map>
 #include <nlohmann/json.hpp>
 #include <vector>
 
@@ -21,6 +23,15 @@ constexpr const char* kTensors = "training.safetensors";
 
 std::string checkpoint_name(std::int64_t step) {
   return fmt::format("step-{:06}", step);
+}
+
+// The number in a checkpoint's name; nothing if it is not one.
+std::optional<std::int64_t> step_of(const std::string& name) {
+  const std::string digits = name.rfind("step-", 0) == 0 ? name.substr(5) : "";
+  std::int64_t step = 0;
+  const auto end = std::from_chars(digits.data(), digits.data() + digits.size(), step);
+  const bool whole = !digits.empty() && end.ec == std::errc{} && *end.ptr == '\0';
+  return whole ? std::optional(step) : std::nullopt;
 }
 
 struct NamedTensor {
@@ -160,20 +171,23 @@ void RunFolder::save_checkpoint(ops::Backend& backend, const AdaptedModel& model
   folder.commit();
   point("latest", name);
   if (progress.best_loss && progress.best_step == progress.step) point("best", name);
-  prune(keep, progress.best_step);
+  prune(keep, progress.step);
 }
 
-void RunFolder::prune(std::int64_t keep, std::int64_t best_step) const {
-  std::vector<fs::path> found;
-  for (const auto& entry : fs::directory_iterator(path_ / "checkpoints")) {
-    const bool checkpoint = entry.path().filename().string().rfind("step-", 0) == 0;
-    if (checkpoint && !entry.is_symlink()) found.push_back(entry.path());
+void RunFolder::prune(std::int64_t keep, std::int64_t step) const {
+  const fs::path folder = path_ / "checkpoints";
+  std::error_code none;
+  const std::string best = fs::read_symlink(folder / "best", none).string();
+  std::map<std::int64_t, fs::path> found;
+  for (const auto& entry : fs::directory_iterator(folder)) {
+    const std::optional<std::int64_t> saved = step_of(entry.path().filename().string());
+    // Later ones are of a way abandoned by going on from an older checkpoint; they do not count.
+    if (saved && *saved <= step && !entry.is_symlink()) found[*saved] = entry.path();
   }
-  std::sort(found.begin(), found.end());
-  const auto total = static_cast<std::int64_t>(found.size());
-  for (std::int64_t i = 0; i < total - keep; ++i) {
-    const fs::path& old = found[static_cast<std::size_t>(i)];
-    if (old.filename() != checkpoint_name(best_step)) fs::remove_all(old);
+  auto surplus = static_cast<std::int64_t>(found.size()) - keep;
+  for (const auto& old : found) {
+    if (surplus-- <= 0) break;
+    if (old.second.filename() != best) fs::remove_all(old.second);
   }
 }
 

@@ -5,6 +5,7 @@
 #include "medvqa/core/philox.h"
 #include "medvqa/train/adapter_files.h"
 #include "medvqa/train/backend_factory.h"
+#include "medvqa/train/plan.h"
 
 namespace medvqa::train {
 
@@ -56,11 +57,14 @@ void Session::plan(Purpose purpose) {
   const std::size_t capacity = available_memory() / 5 * 4;
   memory_ = choose_policy(backend_->traits(), model_, config_.train.recompute, capacity, work);
   if (memory_.sizes.total() > available_memory()) {
-    throw UserError(ExitCode::memory,
-                    fmt::format("the run needs {} bytes and the machine has {} left; lower "
-                                "train.batch_size or data.image.max_pixels, or set "
-                                "train.recompute to all",
-                                memory_.sizes.total(), available_memory()));
+    const std::vector<std::string> changes = changes_that_fit(config_, "");
+    throw UserError(
+        ExitCode::memory,
+        fmt::format(
+            "the run needs {} bytes and the machine has {} left; what would make it fit: "
+            "{}; see medvqa plan",
+            memory_.sizes.total(), available_memory(),
+            changes.empty() ? "a larger machine" : fmt::format("{}", fmt::join(changes, ", "))));
   }
 }
 

@@ -134,6 +134,11 @@ void Trainer::checkpoint() {
 }
 
 void Trainer::finish() {
+  // Resumed after the last evaluation: the card's scores are found again, and logged already.
+  if (!evaluation_ && !session_.data().validation.examples.empty()) {
+    evaluation_ = evaluate(session_.backend(), session_.arenas(), session_.model(),
+                           session_.data(), config_.train.batch_size);
+  }
   const AdapterSummary summary{
       .settings = session_.model_inputs().adapter,
       .base_folder = session_.model_inputs().folder,

@@ -39,9 +39,8 @@ class Functions : public ::testing::Test {
   }
 
   // Gradients of sum weights * y, on top of what `before` holds in every gradient.
-  std::vector<Values> gradients(const std::vector<Values>& values,
-                                const std::vector<Shape>& shapes, const Composition& f,
-                                double before) {
+  std::vector<Values> gradients(const std::vector<Values>& values, const std::vector<Shape>& shapes,
+                                const Composition& f, double before) {
     Arena::Scope inputs(device_.tensors());
     Arena::Scope scope(device_.block());
     Tape tape(device_.backend(), device_.block(), device_.scratch(),
@@ -63,8 +62,7 @@ class Functions : public ::testing::Test {
   void check(const std::vector<Shape>& shapes, const Composition& f) {
     std::vector<Values> values;
     for (std::size_t i = 0; i < shapes.size(); ++i) {
-      values.push_back(testing::random_values("input" + std::to_string(i),
-                                              shapes[i].elements()));
+      values.push_back(testing::random_values("input" + std::to_string(i), shapes[i].elements()));
     }
     weights_.clear();
     const Values y = forward(values, shapes, f);
@@ -121,9 +119,8 @@ TEST_F(Functions, LayerNorm) {
 TEST_F(Functions, Activations) {
   for (const auto kind : {ops::Activation::gelu_erf, ops::Activation::gelu_tanh,
                           ops::Activation::quick_gelu, ops::Activation::silu}) {
-    check({{2, 5}}, [&](Tape& t, auto in) {
-      return activation(t, activation(t, in[0], kind), kind);
-    });
+    check({{2, 5}},
+          [&](Tape& t, auto in) { return activation(t, activation(t, in[0], kind), kind); });
   }
 }
 
@@ -144,9 +141,9 @@ TEST_F(Functions, RotaryAndPackedAttention) {
   for (const bool causal : {false, true}) {
     check({{tokens, 6 * size}}, [&](Tape& t, auto in) {
       const Var packed = rotary(t, activation(t, in[0], ops::Activation::silu), 5, size, table);
-      return attention(t, {packed, 0, 4}, {packed, 4 * size, 1}, {packed, 5 * size, 1},
-                       {.head_size = size, .causal = causal, .scale = 0.5, .queries = samples,
-                        .keys = samples});
+      return attention(
+          t, {packed, 0, 4}, {packed, 4 * size, 1}, {packed, 5 * size, 1},
+          {.head_size = size, .causal = causal, .scale = 0.5, .queries = samples, .keys = samples});
     });
   }
 }
@@ -160,8 +157,7 @@ TEST_F(Functions, FanOutAddsUp) {
     const Var h = rms_norm(t, in[0], w, 1e-5);
     const Var q = activation(t, h, ops::Activation::gelu_tanh);
     const Var y = attention(t, {q, 0, 2}, {h, 0, 1}, {h, size, 1},
-                            {.head_size = size, .scale = 0.7, .queries = samples,
-                             .keys = samples});
+                            {.head_size = size, .scale = 0.7, .queries = samples, .keys = samples});
     return attention(t, {y, 0, 2}, {h, 0, 1}, {h, size, 1},
                      {.head_size = size, .scale = 0.7, .queries = samples, .keys = samples});
   });

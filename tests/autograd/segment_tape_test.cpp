@@ -179,8 +179,8 @@ TEST(SegmentTape, GradientsAgreeWithDifferences) {
       return sum;
     };
     const std::vector<double> x = d.get(p.value);
-    for (const std::string& line : testing::compare_with_differences(
-             "p" + std::to_string(i), x, gradients[i], 4, loss, 3)) {
+    for (const std::string& line :
+         testing::compare_with_differences("p" + std::to_string(i), x, gradients[i], 4, loss, 3)) {
       ADD_FAILURE() << line;
     }
     d.set(p.value, x);

@@ -14,8 +14,8 @@ struct Format {
   int exponent_bits, fraction_bits;
   double value(std::uint32_t pattern) const {
     const std::uint32_t fraction = pattern & ((1u << fraction_bits) - 1);
-    const auto exponent = static_cast<int>((pattern >> fraction_bits) &
-                                           ((1u << exponent_bits) - 1));
+    const auto exponent =
+        static_cast<int>((pattern >> fraction_bits) & ((1u << exponent_bits) - 1));
     const int bias = (1 << (exponent_bits - 1)) - 1;
     const double sign = (pattern & 0x8000u) != 0 ? -1 : 1;
     if (exponent == (1 << exponent_bits) - 1) return fraction != 0 ? std::nan("") : sign * INFINITY;
@@ -83,8 +83,12 @@ TEST(BFloat16, EveryPatternMeansWhatTheFormatSaysAndSurvives) {
 TEST(Float16, EveryPatternMeansWhatTheFormatSaysAndSurvives) {
   check_all_patterns<Float16>(kFloat16);
 }
-TEST(BFloat16, RoundsToNearestEvenAtEveryMidpoint) { check_midpoints<BFloat16>(kBFloat16); }
-TEST(Float16, RoundsToNearestEvenAtEveryMidpoint) { check_midpoints<Float16>(kFloat16); }
+TEST(BFloat16, RoundsToNearestEvenAtEveryMidpoint) {
+  check_midpoints<BFloat16>(kBFloat16);
+}
+TEST(Float16, RoundsToNearestEvenAtEveryMidpoint) {
+  check_midpoints<Float16>(kFloat16);
+}
 
 TEST(Float16, BeyondTheRange) {
   EXPECT_EQ(Float16(65519.996f).bits, 0x7bff);

@@ -11,7 +11,9 @@
 namespace medvqa::testing {
 namespace {
 
-const TestedBackend& cpu() { return available_backends().front(); }
+const TestedBackend& cpu() {
+  return available_backends().front();
+}
 
 DType narrowest(const OpCase& c) {
   const bool half = std::find(c.types.begin(), c.types.end(), DType::bf16) != c.types.end();
@@ -25,8 +27,8 @@ void spoil(const Tensor& t) {
   const std::int64_t e = n / 2;
   const std::int64_t index = e / columns * t.row_stride + e % columns;
   if (!is_floating(t.dtype)) {
-    auto* byte = static_cast<std::uint8_t*>(t.data) +
-                 index * static_cast<std::int64_t>(size_of(t.dtype));
+    auto* byte =
+        static_cast<std::uint8_t*>(t.data) + index * static_cast<std::int64_t>(size_of(t.dtype));
     *byte = static_cast<std::uint8_t>(*byte ^ 1u);
     return;
   }
@@ -42,7 +44,9 @@ void spoil(const Tensor& t) {
   });
 }
 
-bool writes(const Operand& o) { return o.role == Role::output || o.role == Role::both; }
+bool writes(const Operand& o) {
+  return o.role == Role::output || o.role == Role::both;
+}
 
 // Adds to `run` an error in operand i, for tensors with memory and only where `when` says so.
 template <class When>
@@ -100,8 +104,7 @@ TEST(Harness, GradientModeFindsAWrongSlope) {
           if (t[out].data == nullptr) return;
           const Tensor& g = t[out];  // off by a thousandth, everywhere
           for (std::int64_t e = 0; e < g.elements(); ++e) {
-            double& x =
-                g.as<double>()[e / g.row_elements() * g.row_stride + e % g.row_elements()];
+            double& x = g.as<double>()[e / g.row_elements() * g.row_stride + e % g.row_elements()];
             x += 1e-3 * (std::fabs(x) + 1e-3);
           }
         };
@@ -151,9 +154,17 @@ TEST(Harness, GuardModeFindsScratchThatTheDryRunDidNotSee) {
     run(b, t);
     if (t[0].data == nullptr) return;
     const Tensor a(t[0].data, t[0].dtype, {1, 1});
-    ops::Attention p{.q_THD = t[0], .k_SGD = t[1], .v_SGD = t[2], .y_THD = t[5],
-                     .lse_HT = t[6], .cu_q_N = t[3], .cu_k_N = t[4], .max_q = 1,
-                     .max_k = 100000, .causal = false, .scale = 1};
+    ops::Attention p{.q_THD = t[0],
+                     .k_SGD = t[1],
+                     .v_SGD = t[2],
+                     .y_THD = t[5],
+                     .lse_HT = t[6],
+                     .cu_q_N = t[3],
+                     .cu_k_N = t[4],
+                     .max_q = 1,
+                     .max_k = 100000,
+                     .causal = false,
+                     .scale = 1};
     b.attention(p);
   };
   EXPECT_THROW(check_guards(greedy, cpu(), DType::f32), UserError);

@@ -17,9 +17,13 @@ struct Dry {
   Dry() { backend.use_scratch(scratch); }
 };
 
-Tensor tensor(Shape shape, DType type = DType::f32) { return Tensor(nullptr, type, shape); }
+Tensor tensor(Shape shape, DType type = DType::f32) {
+  return Tensor(nullptr, type, shape);
+}
 
-Gemm product() { return {.a = tensor({4, 8}), .b = tensor({8, 5}), .c = tensor({4, 5})}; }
+Gemm product() {
+  return {.a = tensor({4, 8}), .b = tensor({8, 5}), .c = tensor({4, 5})};
+}
 
 TEST(Backend, GemmRefusesWhatDoesNotFit) {
   Dry d;
@@ -57,10 +61,15 @@ TEST(Backend, GroupsMustShareTheirLeftOperand) {
 
 TEST(Backend, AttentionRefusesWhatDoesNotFit) {
   Dry d;
-  const Attention good{.q_THD = tensor({6, 4, 8}), .k_SGD = tensor({7, 2, 8}),
-                       .v_SGD = tensor({7, 2, 8}), .y_THD = tensor({6, 4, 8}),
-                       .lse_HT = tensor({4, 6}), .cu_q_N = tensor({3}, DType::i32),
-                       .cu_k_N = tensor({3}, DType::i32), .max_q = 4, .max_k = 5};
+  const Attention good{.q_THD = tensor({6, 4, 8}),
+                       .k_SGD = tensor({7, 2, 8}),
+                       .v_SGD = tensor({7, 2, 8}),
+                       .y_THD = tensor({6, 4, 8}),
+                       .lse_HT = tensor({4, 6}),
+                       .cu_q_N = tensor({3}, DType::i32),
+                       .cu_k_N = tensor({3}, DType::i32),
+                       .max_q = 4,
+                       .max_k = 5};
   EXPECT_NO_THROW(d.backend.attention(good));
   const auto refused = [&](auto change) {
     Attention p = good;
@@ -88,11 +97,17 @@ TEST(Backend, OtherContracts) {
   EXPECT_THROW(b.upload(nullptr, 11, tensor({3})), InternalError);
   EXPECT_THROW(b.download(tensor({3}), nullptr, 13), InternalError);
   EXPECT_THROW(b.quantize_nf4(tensor({65}), tensor({33}, DType::u8), tensor({1})), InternalError);
-  EXPECT_THROW(b.rms_norm({.x_TC = tensor({2, 3}), .weight_C = tensor({2}), .eps = 1e-6,
-                           .y_TC = tensor({2, 3}), .inv_rms_T = tensor({2})}),
+  EXPECT_THROW(b.rms_norm({.x_TC = tensor({2, 3}),
+                           .weight_C = tensor({2}),
+                           .eps = 1e-6,
+                           .y_TC = tensor({2, 3}),
+                           .inv_rms_T = tensor({2})}),
                InternalError);
-  EXPECT_THROW(b.rotary({.x_TC = tensor({2, 8}), .heads = 3, .head_size = 4,
-                         .cos_TF = tensor({2, 2}), .sin_TF = tensor({2, 2})}),
+  EXPECT_THROW(b.rotary({.x_TC = tensor({2, 8}),
+                         .heads = 3,
+                         .head_size = 4,
+                         .cos_TF = tensor({2, 2}),
+                         .sin_TF = tensor({2, 2})}),
                InternalError);
   EXPECT_THROW(b.dropout({.x_TC = tensor({2, 3}), .y_TC = {tensor({2, 3}), false}, .p = 1.0}),
                InternalError);
@@ -106,15 +121,16 @@ TEST(Backend, OtherContracts) {
 TEST(Backend, AbsentGradientsAreSkipped) {
   Dry d;
   EXPECT_NO_THROW(d.backend.accumulate(tensor({2}), {}));
-  EXPECT_NO_THROW(d.backend.activation_backward(Activation::silu, tensor({2, 2}), tensor({2, 2}),
-                                                {}));
+  EXPECT_NO_THROW(
+      d.backend.activation_backward(Activation::silu, tensor({2, 2}), tensor({2, 2}), {}));
   EXPECT_NO_THROW(d.backend.rms_norm_backward({}));
   EXPECT_NO_THROW(d.backend.layer_norm_backward({}));
 }
 
 TEST(Scratch, IsAFunctionOfShapesAndTraits) {
   Dry d;
-  Gemm p{.a = tensor({4, 8}, DType::f16), .b = tensor({8, 5}, DType::f16),
+  Gemm p{.a = tensor({4, 8}, DType::f16),
+         .b = tensor({8, 5}, DType::f16),
          .c = tensor({4, 5}, DType::f16)};
   d.backend.gemm(p);
   EXPECT_EQ(d.scratch.peak(), 3u * 256u);  // f32 copies of 32, 40 and 20 elements

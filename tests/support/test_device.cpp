@@ -75,8 +75,8 @@ std::vector<std::string> compare_with_differences(
     const double allowed =
         64 * (roundoff(DType::f64) / h + h * h * h * h) * (size + std::fabs(want) + 1);
     if (std::fabs(gradient[i] - want) <= allowed) continue;
-    failures.push_back(fmt::format("{}[{}] is {:.12g}, differences say {:.12g} within {:.3g}",
-                                   name, i, gradient[i], want, allowed));
+    failures.push_back(fmt::format("{}[{}] is {:.12g}, differences say {:.12g} within {:.3g}", name,
+                                   i, gradient[i], want, allowed));
   }
   return failures;
 }

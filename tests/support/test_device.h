@@ -24,7 +24,9 @@ class TestDevice {
   autograd::SegmentTape::Memory memory() { return {step_, block_, scratch_}; }
 
   Tensor put(const std::vector<double>& values, Shape shape, DType type);
-  Tensor put(const std::vector<double>& values, Shape shape) { return put(values, shape, compute_); }
+  Tensor put(const std::vector<double>& values, Shape shape) {
+    return put(values, shape, compute_);
+  }
   // Uniform in [-scale, scale], named so that it is the same in every run.
   Tensor random(const std::string& name, Shape shape, double scale = 1);
   Tensor integers(const std::vector<std::int32_t>& values);
@@ -42,12 +44,9 @@ class TestDevice {
 
 // Fourth-order central differences of f, whose value is a sum with `size` as sum of |terms|,
 // against `gradient` at every element of x that `stride` meets. One line for each failure.
-std::vector<std::string> compare_with_differences(const std::string& name,
-                                                  const std::vector<double>& x,
-                                                  const std::vector<double>& gradient,
-                                                  double size,
-                                                  const std::function<double(
-                                                      const std::vector<double>&)>& f,
-                                                  std::size_t stride = 1);
+std::vector<std::string> compare_with_differences(
+    const std::string& name, const std::vector<double>& x, const std::vector<double>& gradient,
+    double size, const std::function<double(const std::vector<double>&)>& f,
+    std::size_t stride = 1);
 
 }  // namespace medvqa::testing

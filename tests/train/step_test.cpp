@@ -77,8 +77,9 @@ TEST_F(Step, AccumulationIsOneBigBatch) {
 
 // The loss is over all label tokens of the step, not the mean of the micro-batches' means.
 TEST_F(Step, TheLossWeighsLabelTokensAlike) {
-  const Config config = load(folder_, fixture_config(folder_),
-                             {"train.batch_size=1", "train.gradient_accumulation=6"});
+  json c = fixture_config(folder_);
+  c["data"]["validation"] = validation_like_train();  // its plan has room for forward passes
+  const Config config = load(folder_, c, {"train.batch_size=1", "train.gradient_accumulation=6"});
   Session session(config, Session::Purpose::train);
   PassOptions forward;
   forward.training = false;
@@ -171,7 +172,7 @@ TEST_F(Step, FourSamplesAreLearntByHeart) {
   c["lora"].erase("init_from");
   const Config config = load(folder_, c,
                              {"train.batch_size=4", "train.gradient_accumulation=1",
-                              "train.max_steps=30", "data.shuffle=false"});
+                              "train.max_steps=30", "data.shuffle=false", "lora.alpha=64"});
   Session session(config, Session::Purpose::train);
   const auto batches = batches_of(session, 0);
   double first = 0, last = 0;

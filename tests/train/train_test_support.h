@@ -128,4 +128,8 @@ inline TrainerOptions stop_after(int steps, const FolderRules& rules = {}) {
           .stop_requested = [steps, seen = 0]() mutable { return seen++ >= steps; }};
 }
 
+inline TrainerOptions to_the_end(const FolderRules& rules) {
+  return {.folder = rules, .stop_requested = {}};
+}
+
 }  // namespace medvqa::train

@@ -49,4 +49,9 @@ std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_fol
                                           const nlohmann::json& config,
                                           const ProcessorOptions& options);
 
+// The most pixels an image may have after resizing; needs no tokenizer. Without a processor file
+// the class default of the reference.
+std::int64_t max_image_pixels(const std::filesystem::path& model_folder,
+                              const nlohmann::json& config, const ProcessorOptions& options);
+
 }  // namespace medvqa::data

@@ -34,4 +34,9 @@ std::unique_ptr<Model> build_model(const nlohmann::json& config, nn::Builder& bu
 std::vector<std::vector<std::int32_t>> token_positions(const nlohmann::json& config,
                                                        const PackedInput& input);
 
+// The sample that asks for the most memory: `tokens` tokens, as many of them as possible the
+// placeholders of one image of at most `max_pixels` pixels; `samples` of them packed. No patches.
+PackedInput largest_input(const nlohmann::json& config, std::int64_t tokens,
+                          std::int64_t max_pixels, std::int64_t samples);
+
 }  // namespace medvqa::models

@@ -1,5 +1,6 @@
 // Computes nothing. With measuring arenas it turns the real training step into a memory plan: the
 // public methods still check every contract and take the scratch the planned device would take.
+// It counts floating-point operations on the way.
 #pragma once
 
 #include <utility>
@@ -8,11 +9,20 @@
 
 namespace medvqa::ops {
 
+// Multiplications and additions of products. Attention is counted as if every sample were as long
+// as the longest, half of it if causal; its backward recomputes the scores (2.5 x forward).
+struct OperationCount {
+  double linear = 0;
+  double attention = 0;
+};
+
 class DryBackend final : public Backend {
  public:
   explicit DryBackend(DeviceTraits planned) : traits_(std::move(planned)) {}
   const DeviceTraits& traits() const override { return traits_; }
   std::shared_ptr<void> allocate_memory(std::size_t) override { return nullptr; }
+  const OperationCount& count() const { return count_; }
+  void clear_count() { count_ = {}; }
 
  private:
   void do_upload(const void*, const Tensor&) override {}
@@ -21,8 +31,10 @@ class DryBackend final : public Backend {
   void do_convert(const Tensor&, const Tensor&) override {}
   void do_fill(const Tensor&, double) override {}
   void do_accumulate(const Tensor&, const GradOut&) override {}
-  void do_gemm(const Gemm&, const Tensor&) override {}
-  void do_gemm_group(std::span<const Gemm>, const Tensor&) override {}
+  void do_gemm(const Gemm& p, const Tensor&) override { count_.linear += operations(p); }
+  void do_gemm_group(std::span<const Gemm> group, const Tensor&) override {
+    for (const Gemm& p : group) count_.linear += operations(p);
+  }
   void do_dequantize_nf4(const Nf4Weight&, const Tensor&) override {}
   void do_quantize_nf4(const Tensor&, const Tensor&, const Tensor&) override {}
   void do_rms_norm(const RmsNorm&) override {}
@@ -31,8 +43,12 @@ class DryBackend final : public Backend {
   void do_layer_norm_backward(const LayerNormBackward&) override {}
   void do_rotary_table(const RotaryTable&) override {}
   void do_rotary(const Rotary&) override {}
-  void do_attention(const Attention&, const Tensor&) override {}
-  void do_attention_backward(const AttentionBackward&, const Tensor&) override {}
+  void do_attention(const Attention& p, const Tensor&) override {
+    count_.attention += operations(p);
+  }
+  void do_attention_backward(const AttentionBackward& p, const Tensor&) override {
+    count_.attention += 2.5 * operations(p.forward);
+  }
   void do_activation(Activation, const Tensor&, const Tensor&) override {}
   void do_activation_backward(Activation, const Tensor&, const Tensor&, const GradOut&) override {}
   void do_swiglu(const SwiGlu&) override {}
@@ -40,11 +56,25 @@ class DryBackend final : public Backend {
   void do_dropout(const Dropout&) override {}
   void do_gather_rows(const Tensor&, const Tensor&, const Tensor&) override {}
   void do_scatter_rows(const Tensor&, const Tensor&, const Tensor&) override {}
-  void do_linear_cross_entropy(const LinearCrossEntropy&, const Tensor&) override {}
+  void do_linear_cross_entropy(const LinearCrossEntropy& p, const Tensor&) override {
+    const auto products = p.dx_RC ? 2.0 : 1.0;
+    count_.linear += products * 2 * static_cast<double>(p.x_RC.elements()) *
+                     static_cast<double>(p.weight_VC.dim(0));
+  }
   void do_global_norm(std::span<const Tensor>, const Tensor&) override {}
   void do_adamw(const AdamW&) override {}
 
+  static double operations(const Gemm& p) {
+    const std::int64_t inner = p.a.dim(p.transpose_a == Transpose::yes ? 0 : 1);
+    return 2 * static_cast<double>(p.c.elements()) * static_cast<double>(inner);
+  }
+  static double operations(const Attention& p) {
+    const double all = 4 * static_cast<double>(p.q_THD.elements()) * static_cast<double>(p.max_k);
+    return p.causal ? all / 2 : all;
+  }
+
   DeviceTraits traits_;
+  OperationCount count_;
 };
 
 }  // namespace medvqa::ops

@@ -45,7 +45,7 @@ class RunFolder {
                        std::int64_t keep);
 
  private:
-  void prune(std::int64_t keep, std::int64_t best_step) const;
+  void prune(std::int64_t keep, std::int64_t step) const;
   void point(const std::string& link, const std::string& target) const;
 
   std::filesystem::path path_;

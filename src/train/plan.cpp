@@ -1,0 +1,290 @@
+#include "medvqa/train/plan.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <charconv>
+
+#include <nlohmann/json.hpp>
+
+#include "medvqa/ops/dry_backend.h"
+#include "medvqa/train/backend_factory.h"
+
+namespace medvqa::train {
+
+namespace {
+
+using autograd::Recompute;
+
+constexpr std::size_t kGiB = std::size_t{1} << 30;
+// Taken by the driver, cuBLAS and cuDNN before the first tensor.
+constexpr std::size_t kCudaContext = std::size_t{700} << 20;
+constexpr std::size_t kCudaWorkspace = std::size_t{32} << 20;
+// Program, tokenizer, libraries' own buffers. Measured: 40 to 60 MiB.
+constexpr std::size_t kHostProgram = std::size_t{48} << 20;
+constexpr std::size_t kBatchesAhead = 3;
+
+struct KnownDevice {
+  const char* name;
+  std::size_t memory;  // as the device's driver reports it
+  DType compute;
+};
+constexpr std::array<KnownDevice, 5> kDevices{{
+    {"t4", std::size_t{15095} << 20, DType::f16},
+    {"a100-40", std::size_t{40326} << 20, DType::bf16},
+    {"a100-80", std::size_t{81051} << 20, DType::bf16},
+    {"h100", std::size_t{81079} << 20, DType::bf16},
+    {"h200", std::size_t{143156} << 20, DType::bf16},
+}};
+
+Device cuda_device(const std::string& name, std::size_t memory, DType compute) {
+  Device d;
+  d.name = name;
+  d.capacity = memory > kCudaContext ? memory - kCudaContext : 0;
+  d.compute = compute;
+  d.built_in = false;
+  d.traits.name = name;
+  d.traits.gemm_workspace = kCudaWorkspace;
+  return d;
+}
+
+MicroBatch worst_batch(const Config& config, const ModelInputs& model) {
+  const std::int64_t pixels = data::max_image_pixels(
+      model.folder, model.config,
+      {.prompt = {}, .min_pixels = config.data.min_pixels, .max_pixels = config.data.max_pixels});
+  const std::int64_t samples = config.data.packing ? config.train.batch_size : 1;
+  MicroBatch b;
+  b.input = models::largest_input(model.config, config.data.max_length, pixels, samples);
+  // Every token that is not an image's carries a label, at worst.
+  for (std::size_t t = 0; t + 1 < b.input.ids.size(); ++t) {
+    if (b.input.ids[t + 1] != b.input.ids.front() && b.input.ids[t + 1] == b.input.ids.back()) {
+      b.logit_rows.push_back(static_cast<std::int32_t>(t));
+      b.targets.push_back(b.input.ids.back());
+    }
+  }
+  return b;
+}
+
+// Where a parameter belongs, by the names of transformers 5.
+std::string part_of(const std::string& name) {
+  for (const char* merger : {".merger.", "multi_modal_projector"}) {
+    if (name.find(merger) != std::string::npos) return "merger";
+  }
+  if (name.find(".visual.") != std::string::npos) return "vision";
+  if (name.find("embed_tokens") != std::string::npos) return "embedding";
+  if (name.rfind("lm_head", 0) == 0) return "head";
+  return "decoder";
+}
+
+std::vector<ModulePart> parts_of(const ModelInputs& model) {
+  ops::DryBackend backend({});
+  Arena weights("weights");
+  Arena adapters("adapters");
+  const nn::DescribedWeights source({});
+  nn::Builder builder(backend, source, weights, adapters, DType::bf16, model.settings.lora,
+                      nn::QuantizeOnLoad::no);
+  models::build_model(model.config, builder);
+  std::vector<ModulePart> parts;
+  for (const char* name : {"vision", "merger", "embedding", "decoder", "head"}) {
+    parts.push_back({name, 0, 0});
+  }
+  const auto part = [&](const std::string& name) -> ModulePart& {
+    const std::string belongs = part_of(name);
+    return *std::find_if(parts.begin(), parts.end(),
+                         [&](const ModulePart& p) { return p.name == belongs; });
+  };
+  for (const nn::TensorRequest& r : source.requests()) {
+    std::int64_t n = 1;
+    for (const std::int64_t d : r.shape) n *= d;
+    part(r.name).parameters += n;
+  }
+  for (const auto& m : builder.modules()) part(m->name + ".").trainable += m->r * (m->in + m->out);
+  return parts;
+}
+
+std::size_t host_bytes(const Device& device, const MicroBatch& batch, const ModelInputs& model) {
+  if (!device.built_in) return 0;
+  const nlohmann::json vision = model.config.value("vision_config", nlohmann::json::object());
+  const std::int64_t patch = vision.value("patch_size", 14);
+  const std::int64_t columns = 3 * vision.value("temporal_patch_size", 2) * patch * patch;
+  const auto patches = static_cast<std::size_t>(batch.input.patch_rows * columns) * sizeof(float);
+  return kHostProgram + kBatchesAhead * patches;
+}
+
+void count_operations(const ModelInputs& model, const Config& config, const MicroBatch& worst,
+                      Plan& plan) {
+  ops::DryBackend backend(plan.device.traits);
+  Arenas arenas;
+  backend.use_scratch(arenas.scratch());
+  AdaptedModel adapted(backend, arenas, *model.source, model.config, model.settings);
+  PassOptions options;
+  options.recompute = plan.memory.recompute;
+  backend.clear_count();
+  run_pass(backend, arenas, adapted, worst, options);
+  const std::int64_t per_step = config.train.batch_size * config.train.gradient_accumulation;
+  const auto passes = static_cast<double>(per_step) / static_cast<double>(worst.input.samples());
+  plan.linear_flops = backend.count().linear * passes;
+  plan.attention_flops = backend.count().attention * passes;
+}
+
+}  // namespace
+
+Device find_device(const std::string& name, const Config& config) {
+  if (name.empty()) {
+    const auto backend = make_backend(config.device);
+    return {.name = backend->traits().name,
+            .capacity = available_memory(),
+            .compute = DType::f32,
+            .built_in = true,
+            .traits = backend->traits()};
+  }
+  for (const KnownDevice& d : kDevices) {
+    if (name == d.name) return cuda_device(name, d.memory, d.compute);
+  }
+  std::size_t bytes = 0;
+  const auto parsed = std::from_chars(name.data(), name.data() + name.size(), bytes);
+  if (parsed.ec == std::errc() && parsed.ptr == name.data() + name.size() && bytes > 0) {
+    return cuda_device(name, bytes, DType::bf16);
+  }
+  throw UserError(ExitCode::usage,
+                  fmt::format("--device {}: expected t4, a100-40, a100-80, h100, h200 or a number "
+                              "of bytes",
+                              name));
+}
+
+Plan make_plan(const Config& config, const std::string& device) {
+  ModelInputs model = open_model(config, false);
+  Plan plan;
+  plan.device = find_device(device, config);
+  if (config.model.compute == "auto" && !plan.device.built_in) {
+    model.settings.compute = plan.device.compute;
+  }
+  plan.compute = model.settings.compute;
+  PlannedWork work;
+  work.train.push_back(worst_batch(config, model));
+  const MicroBatch& worst = work.train.front();
+  plan.host = host_bytes(plan.device, worst, model);
+  for (const Recompute r : {Recompute::none, Recompute::attention_saved, Recompute::all}) {
+    const MemoryPlan m = plan_memory(plan.device.traits, model, r, work);
+    plan.policies.emplace_back(r, m.sizes.total() + plan.host);
+  }
+  const std::size_t capacity =
+      plan.device.capacity > plan.host ? plan.device.capacity - plan.host : 0;
+  plan.memory = choose_policy(plan.device.traits, model, config.train.recompute, capacity, work);
+  plan.modules = parts_of(model);
+  plan.tokens = worst.input.tokens() / worst.input.samples();
+  plan.patches = worst.input.patch_rows / worst.input.samples();
+  count_operations(model, config, worst, plan);
+  return plan;
+}
+
+nlohmann::json to_json(const Plan& plan) {
+  const ArenaSizes& s = plan.memory.sizes;
+  nlohmann::json j{
+      {"parameters", plan.memory.parameters.frozen},
+      {"trainable_parameters", plan.memory.parameters.trainable},
+      {"memory",
+       {{"weights", s.weights},
+        {"adapters", s.adapters},
+        {"step", s.step},
+        {"block", s.block},
+        {"scratch", s.scratch},
+        {"host", plan.host},
+        {"total", plan.total()}}},
+      {"device", plan.device.name},
+      {"capacity", plan.device.capacity},
+      {"fits", plan.fits()},
+      {"estimate", !plan.device.built_in},
+      {"policy",
+       {{"recompute", name_of(plan.memory.recompute)},
+        {"weights", "dequantised per use"},
+        {"compute", medvqa::name_of(plan.compute)}}},
+      {"flops_per_step", {{"linear", plan.linear_flops}, {"attention", plan.attention_flops}}},
+      {"worst_sample", {{"tokens", plan.tokens}, {"patches", plan.patches}}},
+  };
+  for (const auto& p : plan.policies) j["policies"][name_of(p.first)] = p.second;
+  for (const ModulePart& m : plan.modules) {
+    j["modules"][m.name] = {{"parameters", m.parameters}, {"trainable", m.trainable}};
+  }
+  return j;
+}
+
+std::string to_table(const Plan& plan) {
+  const auto gib = [](std::size_t bytes) {
+    return static_cast<double>(bytes) / static_cast<double>(kGiB);
+  };
+  std::string t = fmt::format("{:<12} {:>16} {:>14}\n", "module", "parameters", "trainable");
+  for (const ModulePart& m : plan.modules) {
+    t += fmt::format("{:<12} {:>16} {:>14}\n", m.name, m.parameters, m.trainable);
+  }
+  t += fmt::format("{:<12} {:>16} {:>14}\n\n", "all", plan.memory.parameters.frozen,
+                   plan.memory.parameters.trainable);
+  const ArenaSizes& s = plan.memory.sizes;
+  const std::array<std::pair<const char*, std::size_t>, 7> rows{{{"weights", s.weights},
+                                                                 {"adapters", s.adapters},
+                                                                 {"step", s.step},
+                                                                 {"block", s.block},
+                                                                 {"scratch", s.scratch},
+                                                                 {"host", plan.host},
+                                                                 {"total", plan.total()}}};
+  t += fmt::format("{:<12} {:>10}\n", "memory", "GiB");
+  for (const auto& row : rows) t += fmt::format("{:<12} {:>10.3f}\n", row.first, gib(row.second));
+  t += fmt::format("\ndevice {}: {:.2f} GiB, compute {}{}\n", plan.device.name,
+                   gib(plan.device.capacity), medvqa::name_of(plan.compute),
+                   plan.device.built_in ? "" : "; an estimate: its kernels are not built in");
+  t += fmt::format("worst sample: {} tokens, {} patches\n", plan.tokens, plan.patches);
+  for (const auto& p : plan.policies) {
+    t += fmt::format("recompute {:<16} {:>10.3f} GiB {}\n", name_of(p.first), gib(p.second),
+                     p.second <= plan.device.capacity ? "fits" : "does not fit");
+  }
+  t += fmt::format("chosen: recompute {}, which {}\n", name_of(plan.memory.recompute),
+                   plan.fits() ? "fits" : "does not fit either");
+  t += fmt::format("one optimizer step: {:.2f} TFLOP in products, {:.2f} in attention\n",
+                   plan.linear_flops / 1e12, plan.attention_flops / 1e12);
+  return t;
+}
+
+std::vector<std::string> changes_that_fit(const Config& config, const std::string& device) {
+  struct Change {
+    std::string text;
+    Config config;
+  };
+  std::vector<Change> changes;
+  const auto add = [&](const std::string& text, auto&& apply) {
+    Config c = config;
+    apply(c);
+    changes.push_back({text, std::move(c)});
+  };
+  if (config.train.recompute && *config.train.recompute != Recompute::all) {
+    add("train.recompute=\"all\"", [](Config& c) { c.train.recompute = Recompute::all; });
+  }
+  for (std::int64_t b = config.train.batch_size / 2; b >= 1; b /= 2) {
+    add(fmt::format("train.batch_size={} train.gradient_accumulation={}", b,
+                    config.train.gradient_accumulation * config.train.batch_size / b),
+        [b](Config& c) { c.train.batch_size = b; });
+  }
+  if (config.model.compute == "f32") {
+    add("model.compute=\"bf16\"", [](Config& c) { c.model.compute = "bf16"; });
+  }
+  if (config.model.quantization != "nf4") {
+    add("model.quantization=\"nf4\"", [](Config& c) { c.model.quantization = "nf4"; });
+  }
+  for (std::int64_t pixels = 1 << 20; pixels >= 1 << 16; pixels /= 4) {
+    add(fmt::format("data.image.max_pixels={}", pixels), [pixels](Config& c) {
+      c.train.batch_size = 1;
+      c.data.max_pixels = pixels;
+    });
+  }
+  std::vector<std::string> fitting;
+  for (const Change& change : changes) {
+    const Plan plan = make_plan(change.config, device);
+    if (plan.fits() && fitting.size() < 3) {
+      fitting.push_back(fmt::format("--set {} ({:.2f} GiB)", change.text,
+                                    static_cast<double>(plan.total()) / static_cast<double>(kGiB)));
+    }
+  }
+  return fitting;
+}
+
+}  // namespace medvqa::train
