@@ -50,7 +50,8 @@ function(medvqa_module name)
   endif()
 endfunction()
 
-# The one executable, and the link medvqa-train beside it.
+# The one executable, and the link medvqa-train beside it; installed with the configurations and
+# their schema, where src/app/find_config.cpp looks for them.
 function(medvqa_program)
   if(NOT EXISTS ${PROJECT_SOURCE_DIR}/src/app/main.cpp)
     return()
@@ -61,4 +62,9 @@ function(medvqa_program)
     COMMAND ${CMAKE_COMMAND} -E create_symlink medvqa medvqa-train
     WORKING_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
   set_target_properties(medvqa PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_CURRENT_BINARY_DIR})
+  include(GNUInstallDirs)
+  install(TARGETS medvqa RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(FILES ${CMAKE_CURRENT_BINARY_DIR}/medvqa-train DESTINATION ${CMAKE_INSTALL_BINDIR})
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/configs/ DESTINATION share/medvqa/configs
+          FILES_MATCHING PATTERN "*.json" PATTERN "*.md")
 endfunction()

@@ -2,8 +2,8 @@
 """Compares the tokenizer and the image processor with the reference stack, at length.
 
     DRIVER=build/cpu/tests/drivers/medvqa_inputs_driver
-    /opt/ref-venv/bin/python scripts/parity_inputs.py text --driver $DRIVER
-    /opt/ref-venv/bin/python scripts/parity_inputs.py images --driver $DRIVER --data $MEDVQA_DATA
+    .venv-reference/bin/python scripts/parity_inputs.py text --driver $DRIVER
+    .venv-reference/bin/python scripts/parity_inputs.py images --driver $DRIVER --data $MEDVQA_DATA
 
 text: Qwen2's vocabulary, rebuilt from dashscope's qwen.tiktoken in a temporary folder, and strings
 of mixed scripts, random code points, random bytes, marks and special tokens: ids, and offsets

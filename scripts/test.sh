@@ -114,12 +114,18 @@ stage check-layers python3 scripts/check_layers.py
 stage check-budget-self-test python3 scripts/check_budget.py --self-test
 stage check-budget python3 scripts/check_budget.py
 stage clang-format check_format
+stage check-readme-self-test python3 scripts/check_readme.py --self-test
+stage check-readme python3 scripts/check_readme.py
 
 if stage build-cpu build cpu; then
   [ ! -f .clang-tidy ] || stage clang-tidy check_tidy
   stage ctest-cpu suite cpu
   stage fixtures-self-test "$venv/bin/python" scripts/check_fixtures.py --self-test
   stage fixtures "$venv/bin/python" scripts/check_fixtures.py --medvqa build/cpu/medvqa
+  stage cli "$venv/bin/python" tests/cli/run.py --medvqa build/cpu/medvqa
+  for what in schema_check bad_inputs events_check; do
+    stage "cli-$what" "$venv/bin/python" "tests/cli/$what.py" --medvqa build/cpu/medvqa
+  done
   if [ $reference = yes ]; then
     if [ -f scripts/parity_inputs.py ]; then
       for what in text images; do

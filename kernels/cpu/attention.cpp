@@ -1,6 +1,7 @@
 // Tiled attention: a task is one key/value head of one sample, so that the gradients of keys and
 // values are summed by one thread in one order. Scores exist for one tile of query rows at a time.
 #include <algorithm>
+#include <array>
 #include <cmath>
 
 #include "kernels/cpu/cpu_backend.h"
@@ -85,12 +86,27 @@ std::int64_t keys_of_row(const ops::Attention& p, std::int64_t first, std::int64
   return p.causal ? std::min(visible, first + i + 1) : visible;
 }
 
+// Eight running maxima: both compilers turn them into one vector, which a single one is not.
+template <class A>
+A largest(const A* x, std::int64_t n) {
+  constexpr std::int64_t kLanes = 8;
+  std::array<A, kLanes> lanes;
+  lanes.fill(x[0]);
+  std::int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    for (std::size_t k = 0; k < kLanes; ++k) {
+      const A value = x[i + static_cast<std::int64_t>(k)];
+      lanes[k] = lanes[k] < value ? value : lanes[k];
+    }
+  }
+  for (; i < n; ++i) lanes[0] = std::max(lanes[0], x[i]);
+  return *std::max_element(lanes.begin(), lanes.end());
+}
+
 // Scores become exp(score - max); returns log sum exp, and the sum through `sum`.
 template <class A>
 A softmax_row(A* scores, std::int64_t keys, std::int64_t visible, A& sum) {
-  A top = scores[0];
-#pragma omp simd reduction(max : top)
-  for (std::int64_t s = 1; s < keys; ++s) top = std::max(top, scores[s]);
+  const A top = largest(scores, keys);
   A total = 0;
 #pragma omp simd reduction(+ : total)
   for (std::int64_t s = 0; s < keys; ++s) {

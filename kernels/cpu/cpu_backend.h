@@ -1,5 +1,5 @@
 // The reference device: f64 (the oracle), f32, bf16 and f16 storage, oneDNN products, OpenMP.
-// Each .cpp of this folder holds one operation; kernels/cuda has a .cu of the same stem.
+// Each .cpp of this folder holds one operation, and is the specification of its CUDA kernel.
 #pragma once
 
 #include <memory>

@@ -60,7 +60,15 @@ void LogArguments::apply() const {
     throw UserError(ExitCode::usage,
                     fmt::format("--log-level {}: expected debug, info, warn or error", level));
   }
-  spdlog::set_level(quiet ? spdlog::level::warn : spdlog::level::from_str(level));
+  const auto wanted = quiet ? spdlog::level::warn : spdlog::level::from_str(level);
+  sink->set_level(wanted);
+  // What the terminal does not show may still go to a run's log.txt.
+  spdlog::set_level(std::min(wanted, spdlog::level::info));
+}
+
+train::BarStyle LogArguments::bar() const {
+  const bool silent = quiet || level == "warn" || level == "error";
+  return train::terminal_style(silent, no_color);
 }
 
 bool parse(CLI::App& parser, const std::vector<std::string>& arguments) {

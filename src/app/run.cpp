@@ -5,6 +5,7 @@
 #include <new>
 
 #include "medvqa/app/commands.h"
+#include "medvqa/app/printable.h"
 #include "medvqa/core/error.h"
 
 namespace medvqa::app {
@@ -16,8 +17,9 @@ constexpr const char* kUsage = R"(medvqa: QLoRA fine-tuning of medical vision-la
 Usage: medvqa VERB [OPTIONS]        medvqa-train [OPTIONS] means medvqa train
 
   train   fine-tune as a configuration says, write a PEFT adapter
-  plan    count parameters of a configuration
+  plan    say what a configuration needs: parameters, memory, operations
   init    write a random checkpoint in Hugging Face layout
+  data    draw a synthetic data set (data synth), look a data set over (data check)
 
 medvqa VERB --help lists a verb's options.
 Research and education only; not validated for clinical use.
@@ -25,7 +27,8 @@ Research and education only; not validated for clinical use.
 
 int dispatch(const std::vector<std::string>& arguments) {
   if (arguments.empty()) {
-    throw UserError(ExitCode::usage, "no verb given, expected train, plan or init; see --help");
+    throw UserError(ExitCode::usage,
+                    "no verb given, expected train, plan, init or data; see --help");
   }
   const std::string verb = arguments.front();
   const std::vector<std::string> rest(arguments.begin() + 1, arguments.end());
@@ -39,6 +42,7 @@ int dispatch(const std::vector<std::string>& arguments) {
   }
   if (verb == "plan") return command_plan(rest);
   if (verb == "init") return command_init(rest);
+  if (verb == "data") return command_data(rest);
   if (verb == "--help" || verb == "-h" || verb == "help") {
     std::cout << kUsage;
     return 0;
@@ -47,13 +51,14 @@ int dispatch(const std::vector<std::string>& arguments) {
     std::cout << version_text() << "\n";
     return 0;
   }
-  throw UserError(ExitCode::usage, fmt::format("unknown verb \"{}\", expected train, plan or init; "
-                                               "see --help",
-                                               verb));
+  throw UserError(ExitCode::usage,
+                  fmt::format("unknown verb \"{}\", expected train, plan, init or data; "
+                              "see --help",
+                              verb));
 }
 
 int report(ExitCode code, const std::string& message) {
-  std::cerr << "medvqa: " << message << "\n";
+  std::cerr << "medvqa: " << printable(message) << "\n";
   return static_cast<int>(code);
 }
 

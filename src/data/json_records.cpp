@@ -66,12 +66,13 @@ std::vector<const Row*> select_rows(const Source& source, const RowFile& file, b
 Records build_records(const Source& source, const std::vector<RowFile>& files, bool by_path) {
   RecordForm form;
   form.nested = by_path;
+  form.keep_going = source.keep_going;
   RecordBuilder builder(form);
   Records records;
   for (const RowFile& file : files) {
-    for (const Row* row : select_rows(source, file, by_path)) {
-      records.rows.push_back(builder.build(file, *row));
-    }
+    records.bad.insert(records.bad.end(), file.bad.begin(), file.bad.end());
+    if (file.rows.empty()) continue;
+    for (const Row* row : select_rows(source, file, by_path)) builder.add(file, *row, records);
   }
   builder.check_images();
   return records;
@@ -81,7 +82,7 @@ Records build_records(const Source& source, const std::vector<RowFile>& files, b
 
 Records read_jsonl(const Source& source) {
   if (!fs::is_directory(source.path)) {
-    return build_records(source, {read_json_lines(source.path)}, false);
+    return build_records(source, {read_json_lines(source.path, source.keep_going)}, false);
   }
   const auto all = files_in(source.path, ".jsonl");
   std::vector<RowFile> files;
@@ -89,7 +90,7 @@ Records read_jsonl(const Source& source) {
     const std::string stem = path.stem().string();
     if (!source.split.empty() && split_name(stem) != split_name(source.split)) continue;
     if (source.split.empty() && stem != "dataset") continue;
-    files.push_back(read_json_lines(path));
+    files.push_back(read_json_lines(path, source.keep_going));
   }
   if (!files.empty()) {
     Source whole = source;
@@ -98,13 +99,13 @@ Records read_jsonl(const Source& source) {
   }
   const fs::path dataset = source.path / "dataset.jsonl";
   if (std::find(all.begin(), all.end(), dataset) != all.end()) {
-    return build_records(source, {read_json_lines(dataset)}, false);
+    return build_records(source, {read_json_lines(dataset, source.keep_going)}, false);
   }
   if (!source.split.empty() || all.empty()) {
     const std::string name = source.split.empty() ? "SPLIT" : source.split;
     fail_folder(source, fmt::format("{}.jsonl or dataset.jsonl", name), all);
   }
-  for (const fs::path& path : all) files.push_back(read_json_lines(path));
+  for (const fs::path& path : all) files.push_back(read_json_lines(path, source.keep_going));
   return build_records(source, files, false);
 }
 
@@ -117,7 +118,7 @@ Records read_json(const Source& source) {
       fail_folder(source, "dataset.json", files_in(source.path, ".json"));
     }
   }
-  return build_records(source, {read_json_rows(path)}, true);
+  return build_records(source, {read_json_rows(path, source.keep_going)}, true);
 }
 
 }  // namespace medvqa::data

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <span>
 #include <utility>
 
 #include "medvqa/core/error.h"
@@ -36,6 +37,7 @@ class Qwen2VlProcessor : public Processor {
     const std::int64_t side = image_config_.patch_size;
     return 3 * image_config_.temporal_patch_size * side * side;
   }
+  std::string describe(const Example& example) const override;
 
  private:
   PatchGrid grid_of(const Record& record) const;
@@ -108,6 +110,29 @@ void Qwen2VlProcessor::load_patches(const Example& example, std::vector<float>& 
                                 example.grid.h, example.grid.w));
   }
   patches.insert(patches.end(), loaded.values.begin(), loaded.values.end());
+}
+
+std::string Qwen2VlProcessor::describe(const Example& example) const {
+  enum class Kind { plain, counted, image };
+  const auto kind_at = [&](std::size_t i) {
+    if (example.ids[i] == image_token_id_) return Kind::image;
+    return i > 0 && example.labels[i] != kNoLabel ? Kind::counted : Kind::plain;
+  };
+  std::string text;
+  for (std::size_t begin = 0; begin < example.ids.size();) {
+    const Kind kind = kind_at(begin);
+    std::size_t end = begin + 1;
+    while (end < example.ids.size() && kind_at(end) == kind) ++end;
+    const auto ids = std::span(example.ids).subspan(begin, end - begin);
+    if (kind == Kind::image) {
+      text += fmt::format("<image x {}>", ids.size());
+    } else {
+      const std::string decoded = tokenizer_.decode(ids, /*skip_special=*/false);
+      text += kind == Kind::counted ? "[[" + decoded + "]]" : decoded;
+    }
+    begin = end;
+  }
+  return text;
 }
 
 Tokenizer load_tokenizer(const std::filesystem::path& model_folder) {

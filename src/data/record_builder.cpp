@@ -89,6 +89,7 @@ Record RecordBuilder::build(const RowFile& file, const Row& row) {
   record.question = spelled(required_text(file, row, "question"), form_);
   record.answer = spelled(required_text(file, row, "answer"), form_);
   record.id = unique_id(file, row);
+  record.place = where(file, row);
   for (const auto& item : row.value.items()) {
     if (is_scalar(item.value())) record.columns[item.key()] = scalar_text(item.value());
   }
@@ -97,6 +98,15 @@ Record RecordBuilder::build(const RowFile& file, const Row& row) {
   record.columns["answer"] = record.answer;
   find_image(file, row, record);
   return record;
+}
+
+void RecordBuilder::add(const RowFile& file, const Row& row, Records& records) {
+  try {
+    records.rows.push_back(build(file, row));
+  } catch (const UserError& error) {
+    if (!form_.keep_going) throw;
+    records.bad.emplace_back(error.what());
+  }
 }
 
 void RecordBuilder::find_image(const RowFile& file, const Row& row, Record& record) {
@@ -114,11 +124,15 @@ void RecordBuilder::find_image(const RowFile& file, const Row& row, Record& reco
   const auto [place, is_new] = images_.try_emplace(folder / record.image_name);
   if (is_new) {
     place->second = find_file(folder, record.image_name);
-    if (place->second.empty()) {
+    if (place->second.empty() && !form_.keep_going) {
       missing_.push_back(fmt::format("{} ({})", io::describe_json(*found), where(file, row)));
     }
   }
   record.image = place->second;
+  if (record.image.empty() && form_.keep_going) {
+    fail_row(file, row, form_.image, io::describe_json(*found) + ", which is missing",
+             "a file beside the data file or in \"images\" there", "copy it or mend the path");
+  }
 }
 
 std::string RecordBuilder::unique_id(const RowFile& file, const Row& row) {

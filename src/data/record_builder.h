@@ -16,6 +16,7 @@ struct RecordForm {
   const char* image = "image";
   bool needs_image = false;
   bool lower_case = false;  // lower-cased and stripped, as the published copies of VQA-RAD are
+  bool keep_going = false;  // as Source's
   bool nested = false;      // "label" may be a list, and scalars of the object "meta" are columns
 };
 
@@ -28,6 +29,8 @@ class RecordBuilder {
   explicit RecordBuilder(const RecordForm& form) : form_(form) {}
 
   Record build(const RowFile& file, const Row& row);
+  // Adds the record of a row to `records`, or what is wrong with the row if the form allows that.
+  void add(const RowFile& file, const Row& row, Records& records);
   // UserError(ExitCode::data) naming the first of the images that build() did not find.
   void check_images() const;
 

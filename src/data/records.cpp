@@ -57,7 +57,7 @@ Records read_records(const Source& source) {
                                   source.path.string(), source.format));
     }
     Records records = reader.read(source);
-    if (records.rows.empty()) {
+    if (records.rows.empty() && records.bad.empty()) {
       throw UserError(ExitCode::data,
                       fmt::format("{}: found no rows for split \"{}\", expected at least one",
                                   source.path.string(), source.split));

@@ -46,8 +46,19 @@ Row checked_row(const RowFile& file, std::int64_t number, json value) {
   return row;
 }
 
-RowFile parse_lines(const std::filesystem::path& path, std::string_view text) {
-  RowFile file{path, {}};
+// Adds what `make` returns, or the message of its error.
+template <class Make>
+void add_row(RowFile& file, bool keep_going, const Make& make) {
+  try {
+    file.rows.push_back(make());
+  } catch (const UserError& error) {
+    if (!keep_going) throw;
+    file.bad.emplace_back(error.what());
+  }
+}
+
+RowFile parse_lines(const std::filesystem::path& path, std::string_view text, bool keep_going) {
+  RowFile file{path, {}, {}};
   std::int64_t number = 0;
   while (!text.empty()) {
     ++number;
@@ -55,32 +66,35 @@ RowFile parse_lines(const std::filesystem::path& path, std::string_view text) {
     const std::string_view line = text.substr(0, end);
     text.remove_prefix(end == std::string_view::npos ? text.size() : end + 1);
     if (line.find_first_not_of(kBlanks) == std::string_view::npos) continue;
-    json value =
-        io::parse_json(line, fmt::format("{}, row {}", path.string(), number), {ExitCode::data});
-    file.rows.push_back(checked_row(file, number, std::move(value)));
+    add_row(file, keep_going, [&] {
+      json value =
+          io::parse_json(line, fmt::format("{}, row {}", path.string(), number), {ExitCode::data});
+      return checked_row(file, number, std::move(value));
+    });
   }
-  if (file.rows.empty()) fail_empty(path);
+  if (file.rows.empty() && file.bad.empty()) fail_empty(path);
   return file;
 }
 
 }  // namespace
 
-RowFile read_json_lines(const std::filesystem::path& path) {
-  return parse_lines(path, read_file(path));
+RowFile read_json_lines(const std::filesystem::path& path, bool keep_going) {
+  return parse_lines(path, read_file(path), keep_going);
 }
 
-RowFile read_json_rows(const std::filesystem::path& path) {
+RowFile read_json_rows(const std::filesystem::path& path, bool keep_going) {
   const std::string text = read_file(path);
   const std::size_t first = text.find_first_not_of(kBlanks);
   if (first == std::string::npos) fail_empty(path);
-  if (text[first] != '[') return parse_lines(path, text);
+  if (text[first] != '[') return parse_lines(path, text, keep_going);
   json list = io::parse_json(text, path.string(), {ExitCode::data});
-  RowFile file{path, {}};
+  RowFile file{path, {}, {}};
+  std::int64_t number = 0;
   for (json& value : list) {
-    const auto number = static_cast<std::int64_t>(file.rows.size()) + 1;
-    file.rows.push_back(checked_row(file, number, std::move(value)));
+    ++number;
+    add_row(file, keep_going, [&] { return checked_row(file, number, std::move(value)); });
   }
-  if (file.rows.empty()) fail_empty(path);
+  if (file.rows.empty() && file.bad.empty()) fail_empty(path);
   return file;
 }
 

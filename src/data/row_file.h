@@ -17,12 +17,13 @@ struct Row {
 struct RowFile {
   std::filesystem::path path;
   std::vector<Row> rows;
+  std::vector<std::string> bad;  // messages about rows that are not here, with keep_going
 };
 
 // UserError(ExitCode::data) for a missing or empty file, wrong JSON, a row that is no object.
-RowFile read_json_lines(const std::filesystem::path& path);
+RowFile read_json_lines(const std::filesystem::path& path, bool keep_going = false);
 // A list, or JSON Lines if the file does not begin with one.
-RowFile read_json_rows(const std::filesystem::path& path);
+RowFile read_json_rows(const std::filesystem::path& path, bool keep_going = false);
 
 std::string where(const RowFile& file, const Row& row);
 [[noreturn]] void fail_row(const RowFile& file, const Row& row, const std::string& column,

@@ -30,6 +30,7 @@ bool is_selected(const Source& source, const std::string& split) {
 Records read_published(const Source& source, const std::vector<fs::path>& files) {
   RecordForm form;
   form.needs_image = true;
+  form.keep_going = source.keep_going;
   RecordBuilder builder(form);
   Records records;
   std::set<std::string> found;
@@ -39,8 +40,9 @@ Records read_published(const Source& source, const std::vector<fs::path>& files)
     found.insert(split);
     if (!is_selected(source, split)) continue;
     is_known = true;
-    const RowFile file = read_json_lines(path);
-    for (const Row& row : file.rows) records.rows.push_back(builder.build(file, row));
+    const RowFile file = read_json_lines(path, source.keep_going);
+    records.bad.insert(records.bad.end(), file.bad.begin(), file.bad.end());
+    for (const Row& row : file.rows) builder.add(file, row, records);
   }
   if (!is_known) fail_split(source, found);
   builder.check_images();
@@ -96,7 +98,9 @@ Records read_original(const Source& source, const std::vector<fs::path>& paths) 
   }
   const auto selects = [&](const std::string& split) { return is_selected(source, split); };
   if (std::none_of(found.begin(), found.end(), selects)) fail_split(source, found);
-  RecordBuilder builder(original_form());
+  RecordForm form = original_form();
+  form.keep_going = source.keep_going;
+  RecordBuilder builder(form);
   Records records;
   std::set<std::pair<bool, decltype(OriginalRow::triple)>> seen;
   for (const OriginalRow& row : rows) {
@@ -106,7 +110,7 @@ Records read_original(const Source& source, const std::vector<fs::path>& paths) 
     } else if (!row.is_test && in_test.contains(row.triple)) {
       ++records.dropped[kInTest];
     } else {
-      records.rows.push_back(builder.build(*row.file, *row.row));
+      builder.add(*row.file, *row.row, records);
     }
   }
   builder.check_images();

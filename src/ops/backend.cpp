@@ -98,17 +98,20 @@ Tensor Backend::take_scratch(std::size_t bytes) {
 void Backend::upload(const void* host, std::size_t bytes, const Tensor& dst) {
   check_contiguous("upload", "dst", dst);
   MEDVQA_CHECK(bytes == dst.bytes(), fmt::format("upload: {} bytes to {}", bytes, dst.str()));
+  const ProfiledSection section(profile_, "upload");
   do_upload(host, dst);
 }
 
 void Backend::download(const Tensor& src, void* host, std::size_t bytes) {
   check_contiguous("download", "src", src);
   MEDVQA_CHECK(bytes == src.bytes(), fmt::format("download: {} bytes of {}", bytes, src.str()));
+  const ProfiledSection section(profile_, "download");
   do_download(src, host);
 }
 
 void Backend::copy(const Tensor& src, const Tensor& dst) {
   check_like("copy", "dst", dst, src);
+  const ProfiledSection section(profile_, "copy");
   do_copy(src, dst);
 }
 
@@ -116,23 +119,27 @@ void Backend::convert(const Tensor& src, const Tensor& dst) {
   check_shape("convert", "dst", dst, src.shape);
   check_contiguous("convert", "src", src);
   check_contiguous("convert", "dst", dst);
+  const ProfiledSection section(profile_, "convert");
   do_convert(src, dst);
 }
 
 void Backend::fill(const Tensor& dst, double value) {
   check_contiguous("fill", "dst", dst);
+  const ProfiledSection section(profile_, "fill");
   do_fill(dst, value);
 }
 
 void Backend::accumulate(const Tensor& src, const GradOut& dst) {
   if (!dst) return;
   check_like("accumulate", "dst", dst.tensor, src);
+  const ProfiledSection section(profile_, "accumulate");
   do_accumulate(src, dst);
 }
 
 void Backend::gemm(const Gemm& p) {
   check_gemm(p);
   Arena::Scope scope(*scratch_);
+  const ProfiledSection section(profile_, "gemm", operations(p));
   do_gemm(p, take_scratch(scratch_bytes(p, traits())));
 }
 
@@ -142,6 +149,9 @@ void Backend::gemm_group(std::span<const Gemm> group) {
     MEDVQA_CHECK(p.a.data == group.front().a.data, "gemm_group: the products must share a");
   }
   Arena::Scope scope(*scratch_);
+  double count = 0;
+  for (const Gemm& p : group) count += operations(p);
+  const ProfiledSection section(profile_, "gemm", count);
   do_gemm_group(group, take_scratch(scratch_bytes(group, traits())));
 }
 
@@ -152,6 +162,7 @@ void Backend::dequantize_nf4(const Nf4Weight& w, const Tensor& y_OI) {
   check_shape("dequantize_nf4", "packed", w.packed, {(w.out * w.in + 1) / 2});
   check_shape("dequantize_nf4", "absmax", w.absmax, {blocks});
   check_like("dequantize_nf4", "code", w.code, Tensor(nullptr, DType::f32, {16}));
+  const ProfiledSection section(profile_, "dequantize_nf4");
   do_dequantize_nf4(w, y_OI);
 }
 
@@ -160,6 +171,7 @@ void Backend::quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& 
   const std::int64_t n = x.elements();
   check_like_rows("quantize_nf4", "packed", packed, Tensor(nullptr, DType::u8, {(n + 1) / 2}));
   check_like_rows("quantize_nf4", "absmax", absmax, Tensor(nullptr, DType::f32, {(n + 63) / 64}));
+  const ProfiledSection section(profile_, "quantize_nf4");
   do_quantize_nf4(x, packed, absmax);
 }
 
@@ -167,6 +179,7 @@ void Backend::rms_norm(const RmsNorm& p) {
   check_norm("rms_norm", p.x_TC, p.weight_C);
   check_like_rows("rms_norm", "y", p.y_TC, p.x_TC);
   check_statistic("rms_norm", "inv_rms", p.inv_rms_T, p.x_TC);
+  const ProfiledSection section(profile_, "rms_norm");
   do_rms_norm(p);
 }
 
@@ -176,6 +189,7 @@ void Backend::rms_norm_backward(const RmsNormBackward& p) {
   check_like_rows("rms_norm_backward", "dy", p.dy_TC, p.x_TC);
   check_statistic("rms_norm_backward", "inv_rms", p.inv_rms_T, p.x_TC);
   check_like_rows("rms_norm_backward", "dx", p.dx_TC.tensor, p.x_TC);
+  const ProfiledSection section(profile_, "rms_norm_backward");
   do_rms_norm_backward(p);
 }
 
@@ -185,6 +199,7 @@ void Backend::layer_norm(const LayerNorm& p) {
   check_like_rows("layer_norm", "y", p.y_TC, p.x_TC);
   check_statistic("layer_norm", "mean", p.mean_T, p.x_TC);
   check_statistic("layer_norm", "inv_std", p.inv_std_T, p.x_TC);
+  const ProfiledSection section(profile_, "layer_norm");
   do_layer_norm(p);
 }
 
@@ -195,6 +210,7 @@ void Backend::layer_norm_backward(const LayerNormBackward& p) {
   check_statistic("layer_norm_backward", "mean", p.mean_T, p.x_TC);
   check_statistic("layer_norm_backward", "inv_std", p.inv_std_T, p.x_TC);
   check_like_rows("layer_norm_backward", "dx", p.dx_TC.tensor, p.x_TC);
+  const ProfiledSection section(profile_, "layer_norm_backward");
   do_layer_norm_backward(p);
 }
 
@@ -205,6 +221,7 @@ void Backend::rotary_table(const RotaryTable& p) {
   check_like_rows("rotary_table", "axis", p.axis_F, Tensor(nullptr, DType::i32, {pairs}));
   check_like_rows("rotary_table", "cos", p.cos_TF, Tensor(nullptr, DType::f32, {tokens, pairs}));
   check_like_rows("rotary_table", "sin", p.sin_TF, p.cos_TF);
+  const ProfiledSection section(profile_, "rotary_table");
   do_rotary_table(p);
 }
 
@@ -214,12 +231,14 @@ void Backend::rotary(const Rotary& p) {
                fmt::format("rotary: {} heads of {} in {}", p.heads, p.head_size, p.x_TC.str()));
   check_like_rows("rotary", "cos", p.cos_TF, Tensor(nullptr, DType::f32, table));
   check_like_rows("rotary", "sin", p.sin_TF, p.cos_TF);
+  const ProfiledSection section(profile_, "rotary");
   do_rotary(p);
 }
 
 void Backend::attention(const Attention& p) {
   check_attention(p);
   Arena::Scope scope(*scratch_);
+  const ProfiledSection section(profile_, "attention", operations(p));
   do_attention(p, take_scratch(scratch_bytes(p, traits())));
 }
 
@@ -230,11 +249,13 @@ void Backend::attention_backward(const AttentionBackward& p) {
   check_gradient("attention_backward", "dk", p.dk_SGD, p.forward.k_SGD);
   check_gradient("attention_backward", "dv", p.dv_SGD, p.forward.v_SGD);
   Arena::Scope scope(*scratch_);
+  const ProfiledSection section(profile_, "attention_backward", operations(p));
   do_attention_backward(p, take_scratch(scratch_bytes(p, traits())));
 }
 
 void Backend::activation(Activation kind, const Tensor& x, const Tensor& y) {
   check_like("activation", "y", y, x);
+  const ProfiledSection section(profile_, "activation");
   do_activation(kind, x, y);
 }
 
@@ -243,12 +264,14 @@ void Backend::activation_backward(Activation kind, const Tensor& x, const Tensor
   if (!dx) return;
   check_like("activation_backward", "dy", dy, x);
   check_like("activation_backward", "dx", dx.tensor, x);
+  const ProfiledSection section(profile_, "activation_backward");
   do_activation_backward(kind, x, dy, dx);
 }
 
 void Backend::swiglu(const SwiGlu& p) {
   check_like("swiglu", "up", p.up_TF, p.gate_TF);
   check_like("swiglu", "y", p.y_TF, p.gate_TF);
+  const ProfiledSection section(profile_, "swiglu");
   do_swiglu(p);
 }
 
@@ -257,6 +280,7 @@ void Backend::swiglu_backward(const SwiGluBackward& p) {
   check_like("swiglu_backward", "dy", p.dy_TF, p.gate_TF);
   check_gradient("swiglu_backward", "dgate", p.dgate_TF, p.gate_TF);
   check_gradient("swiglu_backward", "dup", p.dup_TF, p.gate_TF);
+  const ProfiledSection section(profile_, "swiglu_backward");
   do_swiglu_backward(p);
 }
 
@@ -264,6 +288,7 @@ void Backend::dropout(const Dropout& p) {
   check_like_rows("dropout", "y", p.y_TC.tensor, p.x_TC);
   check_contiguous("dropout", "x", p.x_TC);
   MEDVQA_CHECK(p.p >= 0 && p.p < 1, fmt::format("dropout: p is {}", p.p));
+  const ProfiledSection section(profile_, "dropout");
   do_dropout(p);
 }
 
@@ -271,12 +296,14 @@ void Backend::gather_rows(const Tensor& table_VC, const Tensor& rows_T, const Te
   check_like("gather_rows", "y", y_TC,
              Tensor(nullptr, table_VC.dtype, {rows_T.dim(0), table_VC.dim(1)}));
   check_type("gather_rows", "rows", rows_T, DType::i32);
+  const ProfiledSection section(profile_, "gather_rows");
   do_gather_rows(table_VC, rows_T, y_TC);
 }
 
 void Backend::scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tensor& y_TC) {
   check_like("scatter_rows", "x", x_IC, Tensor(nullptr, y_TC.dtype, {rows_I.dim(0), y_TC.dim(1)}));
   check_type("scatter_rows", "rows", rows_I, DType::i32);
+  const ProfiledSection section(profile_, "scatter_rows");
   do_scatter_rows(x_IC, rows_I, y_TC);
 }
 
@@ -295,12 +322,14 @@ void Backend::linear_cross_entropy(const LinearCrossEntropy& p) {
     check_like_rows(op, "logits", p.logits_RV, Tensor(nullptr, sums, {rows, p.weight_VC.dim(0)}));
   }
   Arena::Scope scope(*scratch_);
+  const ProfiledSection section(profile_, "linear_cross_entropy", operations(p));
   do_linear_cross_entropy(p, take_scratch(scratch_bytes(p, traits())));
 }
 
 void Backend::global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) {
   for (const Tensor& t : tensors) check_type("global_norm", "tensor", t, DType::f32);
   check_like("global_norm", "norm", norm_1, Tensor(nullptr, DType::f32, {1}));
+  const ProfiledSection section(profile_, "global_norm");
   do_global_norm(tensors, norm_1);
 }
 
@@ -316,6 +345,7 @@ void Backend::adamw(const AdamW& p) {
     check_like_rows("adamw", "m_absmax", t.m_absmax, absmax);
     check_like_rows("adamw", "v_absmax", t.v_absmax, absmax);
   }
+  const ProfiledSection section(profile_, "adamw");
   do_adamw(p);
 }
 

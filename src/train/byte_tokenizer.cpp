@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <array>
+#include <optional>
 #include <set>
 
 #include "medvqa/train/random_checkpoint.h"
@@ -55,19 +56,25 @@ json added_token(std::int64_t id, const char* text) {
           {"rstrip", false}, {"normalized", false}, {"special", true}};
 }
 
+// The id config.json gives a token; several checkpoints have null there.
+std::optional<std::int64_t> configured_id(const json& config, const SpecialToken& t) {
+  if (*t.key == '\0' || !config.contains(t.key)) return std::nullopt;
+  const json& id = config.at(t.key);
+  return id.is_number_integer() ? std::optional(id.get<std::int64_t>()) : std::nullopt;
+}
+
 json special_tokens(const json& config) {
   const bool published = vocabulary_of(config) >= kPublishedVocabulary;
   std::set<std::int64_t> taken;
   for (const SpecialToken& t : kSpecialTokens) {
-    if (*t.key != '\0' && config.contains(t.key))
-      taken.insert(config.at(t.key).get<std::int64_t>());
+    if (const auto id = configured_id(config, t)) taken.insert(*id);
   }
   std::int64_t next = kBytes;
   json tokens = json::array();
   for (const SpecialToken& t : kSpecialTokens) {
     std::int64_t id = t.published;
-    if (*t.key != '\0' && config.contains(t.key)) {
-      id = config.at(t.key).get<std::int64_t>();
+    if (const auto configured = configured_id(config, t)) {
+      id = *configured;
     } else if (!published) {
       while (taken.contains(next)) ++next;
       id = next++;
@@ -83,7 +90,7 @@ constexpr const char* kSplit =
     R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
     R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
 
-// The chat format of reference-models.md E2, for programs that render templates.
+// What text/chat_template.h renders, for programs that read templates.
 constexpr const char* kChatTemplate =
     "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\n"
     "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ m['role'] }}\n"
@@ -100,6 +107,9 @@ json byte_level_tokenizer(const json& config) {
   for (int byte = 0; byte < kBytes; ++byte) {
     vocabulary[character_of(byte, next_unprintable)] = byte;
   }
+  const json added = special_tokens(config);
+  // In the vocabulary as well: Hugging Face numbers added tokens that are not in it by itself.
+  for (const json& token : added) vocabulary[token.at("content").get<std::string>()] = token["id"];
   const json byte_level{{"type", "ByteLevel"},
                         {"add_prefix_space", false},
                         {"trim_offsets", false},
@@ -111,7 +121,7 @@ json byte_level_tokenizer(const json& config) {
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
-          {"added_tokens", special_tokens(config)},
+          {"added_tokens", added},
           {"normalizer", {{"type", "NFC"}}},
           {"pre_tokenizer",
            {{"type", "Sequence"}, {"pretokenizers", json::array({split, byte_level})}}},

@@ -183,14 +183,28 @@ std::span<const ConfigKey> config_keys() {
 }
 
 const ConfigKey* find_key(const std::string& path) {
-  const auto found = std::find_if(kKeys.begin(), kKeys.end(),
-                                  [&](const ConfigKey& k) { return path == k.path; });
+  const auto found =
+      std::find_if(kKeys.begin(), kKeys.end(), [&](const ConfigKey& k) { return path == k.path; });
   return found == kKeys.end() ? nullptr : &*found;
 }
 
 std::string nearest_key(const std::string& path) {
+  // People forget or mistake the section, and shorten the name: both count less than a wrong
+  // letter.
+  const auto last = [](const std::string& p) { return p.substr(p.rfind('.') + 1); };
+  const auto initials = [](const std::string& name) {
+    std::string s;
+    for (std::size_t i = 0; i < name.size(); ++i) {
+      if (i == 0 || name[i - 1] == '_') s += name[i];
+    }
+    return s;
+  };
+  const auto distance = [&](const std::string& known) {
+    if (last(path) == initials(last(known))) return std::size_t{0};
+    return edit_distance(path, known) + edit_distance(last(path), last(known));
+  };
   const auto nearer = [&](const ConfigKey& a, const ConfigKey& b) {
-    return edit_distance(path, a.path) < edit_distance(path, b.path);
+    return distance(a.path) < distance(b.path);
   };
   return std::min_element(kKeys.begin(), kKeys.end(), nearer)->path;
 }

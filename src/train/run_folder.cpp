@@ -90,24 +90,55 @@ void make_folder(const fs::path& path) {
   }
 }
 
+// A folder with something in it, or something that is no folder. UserError(ExitCode::io) if what
+// is there cannot be looked at.
+bool is_used(const fs::path& path) {
+  std::error_code error;
+  const bool used =
+      fs::exists(path, error) && (!fs::is_directory(path, error) || !fs::is_empty(path, error));
+  if (!error || error == std::errc::no_such_file_or_directory ||
+      error == std::errc::not_a_directory) {
+    return used;
+  }
+  throw UserError(ExitCode::io, fmt::format("cannot look into {}: {}; mend its permissions or "
+                                            "choose another output folder",
+                                            path.string(), error.message()));
+}
+
+// Only what a run writes is removed: the folder may hold something of the user's.
+void remove_earlier_run(const fs::path& path) {
+  if (!fs::is_directory(path)) return;
+  for (const char* name :
+       {"metrics.jsonl", "config.resolved.json", "checkpoints", "adapter", "loss.svg", "log.txt"}) {
+    fs::remove_all(path / name);
+  }
+  std::vector<fs::path> events;
+  for (const auto& entry : fs::directory_iterator(path)) {
+    const std::string name = entry.path().filename().string();
+    if (name.starts_with("events.out.tfevents.")) events.push_back(entry.path());
+  }
+  for (const fs::path& file : events) fs::remove(file);
+}
+
 }  // namespace
 
-RunFolder::RunFolder(fs::path path, const FolderRules& rules, const nlohmann::json& config)
-    : path_(std::move(path)) {
-  const bool used = fs::exists(path_) && (!fs::is_directory(path_) || !fs::is_empty(path_));
-  checkpoint_ = find_checkpoint(path_, rules);
-  if (used && rules.resume == "none" && !rules.overwrite) {
+void RunFolder::check(const fs::path& path, const FolderRules& rules) {
+  const std::optional<fs::path> checkpoint = find_checkpoint(path, rules);
+  // A run that was killed before its first checkpoint left its configuration: it may begin anew.
+  const bool begun = rules.resume == "auto" && fs::exists(path / "config.resolved.json");
+  if (is_used(path) && !checkpoint && !begun && !rules.overwrite) {
     throw UserError(ExitCode::config,
                     fmt::format("output {} is not empty; continue it with --resume auto, replace "
                                 "it with --overwrite, or choose another output",
-                                path_.string()));
+                                path.string()));
   }
-  if (used && !checkpoint_ && rules.overwrite) {
-    // Only what a run writes is removed: the folder may hold something of the user's.
-    for (const char* name : {"metrics.jsonl", "config.resolved.json", "checkpoints", "adapter"}) {
-      fs::remove_all(path_ / name);
-    }
-  }
+}
+
+RunFolder::RunFolder(fs::path path, const FolderRules& rules, const nlohmann::json& config)
+    : path_(std::move(path)) {
+  check(path_, rules);
+  checkpoint_ = find_checkpoint(path_, rules);
+  if (is_used(path_) && !checkpoint_ && rules.overwrite) remove_earlier_run(path_);
   make_folder(path_);
   io::write_file_atomically(path_ / "config.resolved.json", config.dump(2) + "\n");
 }

@@ -92,6 +92,15 @@ void adopt_start(const Config& config, ModelInputs& m) {
   m.adapter.rslora = s.rslora;
 }
 
+// What others call the base: the name config.json carries, the Hub id, or the folder's own name,
+// never a path of this machine.
+std::string base_model_name(const Config& config, const ModelInputs& m) {
+  const std::string named = m.config.value("_name_or_path", "");
+  if (!named.empty()) return named;
+  const std::filesystem::path path(config.model.path);
+  return path.is_absolute() ? path.filename().string() : config.model.path;
+}
+
 // What config.json alone says about 4-bit storage.
 nn::DescribedWeights::Options described(const Config& config, const nlohmann::json& model) {
   nn::DescribedWeights::Options o;
@@ -105,6 +114,11 @@ nn::DescribedWeights::Options described(const Config& config, const nlohmann::js
 }  // namespace
 
 ModelInputs open_model(const Config& config, bool need_weights) {
+  if (config.task != "vqa") {
+    throw UserError(
+        ExitCode::config,
+        fmt::format("task is {}, but only vqa is built in; set task to vqa", config.task));
+  }
   ModelInputs m;
   m.folder = io::find_model_folder(config.model.path);
   m.config = io::read_model_config(m.folder);
@@ -136,7 +150,7 @@ ModelInputs open_model(const Config& config, bool need_weights) {
                .alpha = config.lora.alpha,
                .dropout = config.lora.dropout,
                .rslora = config.lora.rslora,
-               .base_model = config.model.path};
+               .base_model = base_model_name(config, m)};
   if (config.lora.init_from) adopt_start(config, m);
   m.settings.lora = lora_options(config, m);
   return m;

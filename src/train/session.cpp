@@ -10,16 +10,13 @@
 namespace medvqa::train {
 
 Session::Session(const Config& config, Purpose purpose)
-    : config_(config), model_(open_model(config, true)), data_(open_data(config, model_)) {
-  if (config.task != "vqa") {
-    throw UserError(
-        ExitCode::config,
-        fmt::format("task is {}, but only vqa is built in; set task to vqa", config.task));
-  }
+    : config_(config),
+      backend_(make_backend(config.device)),
+      model_(open_model(config, true)),
+      data_(open_data(config, model_)) {
   steps_ =
       plan_steps(config.train, config.data, static_cast<std::int64_t>(data_.train.examples.size()));
   if (purpose == Purpose::probe) steps_.resize(1);
-  backend_ = make_backend(config.device);
   plan(purpose);
   arenas_ = std::make_unique<Arenas>(*backend_, memory_.sizes);
   adapted_ = std::make_unique<AdaptedModel>(*backend_, *arenas_, *model_.source, model_.config,

@@ -3,11 +3,15 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <nlohmann/json.hpp>
 
 #include "medvqa/train/adapter_files.h"
+#include "medvqa/train/event_log.h"
+#include "medvqa/train/loss_plot.h"
+#include "medvqa/train/report.h"
 #include "medvqa/train/session.h"
 
 namespace medvqa::train {
@@ -27,14 +31,18 @@ class Trainer {
         options_(options),
         session_(config, Session::Purpose::train),
         folder_(config.output, options.folder, config.resolved),
+        log_(config.output),
+        bar_(options.bar),
         total_(static_cast<std::int64_t>(session_.steps().size())) {}
 
   Outcome run();
 
  private:
-  void report_start() const;
   StepResult step(std::vector<MicroBatch> batches);
+  Outcome loop();
   void log_step(const StepResult& r, double seconds);
+  void show_step(const StepResult& r, double rate, double seconds);
+  void add_events(const std::vector<Scalar>& scalars);
   void evaluate_now();
   void checkpoint();
   void finish();
@@ -46,34 +54,22 @@ class Trainer {
   const TrainerOptions& options_;
   Session session_;
   RunFolder folder_;
+  RunLog log_;
+  ProgressBar bar_;
+  Pace pace_;
+  std::optional<EventLog> events_;
   std::int64_t total_;
+  std::int64_t first_ = 0;  // steps done before this process
   Progress progress_;
   std::optional<Evaluation> evaluation_;
 };
 
-void Trainer::report_start() const {
-  const MemoryPlan& m = session_.memory();
-  constexpr double kMiB = 1024.0 * 1024.0;
-  spdlog::info("{} parameters, {} trainable in {} linears, compute {}",
-               m.parameters.frozen + m.parameters.trainable, m.parameters.trainable,
-               const_cast<Session&>(session_).model().modules().size(),
-               medvqa::name_of(session_.model_inputs().settings.compute));
-  spdlog::info(
-      "memory MiB: weights {:.1f}, adapters {:.1f}, step {:.1f}, block {:.1f}, scratch "
-      "{:.1f}, total {:.1f}; recompute {}",
-      static_cast<double>(m.sizes.weights) / kMiB, static_cast<double>(m.sizes.adapters) / kMiB,
-      static_cast<double>(m.sizes.step) / kMiB, static_cast<double>(m.sizes.block) / kMiB,
-      static_cast<double>(m.sizes.scratch) / kMiB, static_cast<double>(m.sizes.total()) / kMiB,
-      name_of(m.recompute));
-  const DataInputs& d = session_.data();
-  spdlog::info("{} training samples, {} held out, {} optimizer steps", d.train.examples.size(),
-               d.validation.examples.size(), total_);
-  for (const auto& reason : d.dropped)
-    spdlog::info("left out: {} rows, {}", reason.second, reason.first);
-  if (!d.train.too_long.empty()) {
-    spdlog::warn("{} samples are longer than data.max_length and dropped, the first is {}",
-                 d.train.too_long.size(), d.train.too_long.front());
-  }
+void report(const Session& session, const std::string& device) {
+  for (const std::string& line : start_report(session, device)) spdlog::info("{}", line);
+  const std::vector<std::string>& too_long = session.data().train.too_long;
+  if (too_long.empty()) return;
+  spdlog::warn("{} samples are longer than data.max_length and dropped, the first is {}",
+               too_long.size(), too_long.front());
 }
 
 StepResult Trainer::step(std::vector<MicroBatch> batches) {
@@ -111,8 +107,38 @@ void Trainer::log_step(const StepResult& r, double seconds) {
                {"tokens", r.tokens},
                {"samples", r.samples},
                {"seconds", seconds}});
-  spdlog::info("step {}/{} loss {:.4f} rate {:.3g} norm {:.3g} {:.2f} s", step, total_, r.loss,
-               rate, r.grad_norm, seconds);
+  add_events(
+      {{"train/loss", r.loss}, {"train/learning_rate", rate}, {"train/grad_norm", r.grad_norm}});
+  show_step(r, rate, seconds);
+}
+
+void Trainer::show_step(const StepResult& r, double rate, double seconds) {
+  const std::int64_t step = progress_.step;
+  const std::string line = fmt::format("step {}/{} loss {:.4f} rate {:.3g} norm {:.3g} {:.2f} s",
+                                       step, total_, r.loss, rate, r.grad_norm, seconds);
+  const std::string left =
+      duration_text(pace_.seconds_per_step() * static_cast<double>(total_ - step));
+  if (bar_.shown()) {
+    log_.note(line);
+    // What matters most first: a narrow terminal cuts the end off.
+    bar_.draw(step, total_,
+              fmt::format("{}/{}, {}loss {:.4f}, {:.2f} s a step", step, total_,
+                          pace_.known() ? left + " left, " : "", r.loss, seconds));
+    return;
+  }
+  spdlog::info("{}", line);
+  // Once it can be said, and then rarely.
+  constexpr std::int64_t kFirst = 3, kTimes = 5;
+  const bool now =
+      step == first_ + kFirst || (step - first_) % std::max<std::int64_t>(10, total_ / kTimes) == 0;
+  if (now && pace_.known() && step < total_) {
+    spdlog::info("{:.2f} s a step, {} left", pace_.seconds_per_step(), left);
+  }
+}
+
+void Trainer::add_events(const std::vector<Scalar>& scalars) {
+  if (!events_) events_.emplace(folder_.path(), first_ + 1);
+  events_->add(progress_.step, scalars);
 }
 
 void Trainer::evaluate_now() {
@@ -121,6 +147,11 @@ void Trainer::evaluate_now() {
                                 session_.data(), config_.train.batch_size);
   evaluation_ = e;
   folder_.log(to_json(e, progress_.step));
+  std::vector<Scalar> scalars{{"eval/loss", e.loss}, {"eval/token_accuracy", e.token_accuracy}};
+  if (e.yes_no_samples > 0) scalars.push_back({"eval/yes_no_accuracy", e.yes_no_accuracy});
+  add_events(scalars);
+  write_loss_plot(folder_.path());
+  bar_.hide();
   spdlog::info("held out: loss {:.4f}, token accuracy {:.3f}, yes/no accuracy {:.3f} (n = {})",
                e.loss, e.token_accuracy, e.yes_no_accuracy, e.yes_no_samples);
   if (!progress_.best_loss || e.loss < *progress_.best_loss) {
@@ -136,8 +167,8 @@ void Trainer::checkpoint() {
 void Trainer::finish() {
   // Resumed after the last evaluation: the card's scores are found again, and logged already.
   if (!evaluation_ && !session_.data().validation.examples.empty()) {
-    evaluation_ = evaluate(session_.backend(), session_.arenas(), session_.model(),
-                           session_.data(), config_.train.batch_size);
+    evaluation_ = evaluate(session_.backend(), session_.arenas(), session_.model(), session_.data(),
+                           config_.train.batch_size);
   }
   const AdapterSummary summary{
       .settings = session_.model_inputs().adapter,
@@ -162,33 +193,60 @@ void Trainer::finish() {
 }
 
 Outcome Trainer::run() {
-  report_start();
+  try {
+    return loop();
+  } catch (const std::exception& error) {
+    bar_.hide();
+    log_.note(std::string("ended by an error: ") + error.what());
+    throw;
+  }
+}
+
+Outcome Trainer::loop() {
+  report(session_, session_.backend().traits().name);
   if (folder_.checkpoint()) {
     progress_ = restore_checkpoint(*folder_.checkpoint(), session_.backend(), session_.model());
     spdlog::info("resumed after step {} from {}", progress_.step, folder_.checkpoint()->string());
   }
+  first_ = progress_.step;
   folder_.keep_metrics_until(progress_.step);
   auto prefetcher = session_.batches(static_cast<std::size_t>(progress_.step));
   while (progress_.step < total_) {
     if (options_.stop_requested && options_.stop_requested()) {
       checkpoint();
+      write_loss_plot(folder_.path());
+      bar_.hide();
       spdlog::warn("stopped on a signal after step {}; go on with --resume auto", progress_.step);
       return Outcome::stopped;
     }
     const Clock::time_point begin = Clock::now();
+    if (progress_.step > 0) session_.backend().use_profile(options_.profile);
     const PlannedStep& planned = session_.steps()[static_cast<std::size_t>(progress_.step)];
     const StepResult r = step(session_.take(*prefetcher, planned));
-    log_step(r, seconds_since(begin));
+    const double seconds = seconds_since(begin);
+    pace_.add(seconds);
+    log_step(r, seconds);
+    // The first step warms caches up, and evaluation is not part of a step.
+    session_.backend().use_profile(nullptr);
     if (due(config_.train.eval_every)) evaluate_now();
-    if (due(config_.train.save_every)) checkpoint();
+    const bool best = progress_.best_loss && progress_.best_step == progress_.step;
+    if (due(config_.train.save_every) || best) checkpoint();
   }
+  bar_.hide();
   finish();
+  write_loss_plot(folder_.path());
   return Outcome::finished;
 }
 
 }  // namespace
 
 Outcome train(const Config& config, const TrainerOptions& options) {
+  RunFolder::check(config.output, options.folder);
+  if (options.dry_run) {
+    Session session(config, Session::Purpose::train);
+    report(session, session.backend().traits().name);
+    return Outcome::finished;
+  }
   return Trainer(config, options).run();
 }
 

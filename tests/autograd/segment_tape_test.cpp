@@ -228,5 +228,27 @@ TEST(SegmentTape, ForwardOnlyGivesTheSameLossAndNoGradient) {
   }
 }
 
+// Step memory of a chain of equal segments.
+std::size_t chain_peak(std::size_t length) {
+  Arena tensors("tensors"), step("step"), block("block"), scratch("scratch");
+  ops::DryBackend dry(ops::DeviceTraits{});
+  dry.use_scratch(scratch);
+  const Parameter p{tensors.allocate({64, 4}, DType::f32), tensors.allocate({64, 4}, DType::f32)};
+  SegmentTape tape(dry, {step, block, scratch}, {});
+  StepVar x = tape.input(p.value);
+  for (std::size_t i = 0; i < length; ++i) {
+    x = tape.run({x}, [&](Tape& t, std::span<const Var> in) { return add_parameter(t, in[0], p); });
+  }
+  tape.finish(x, [&](Tape&, const Var& y) { return std::pair(y, p.value); });
+  return step.peak();
+}
+
+// One value a segment, and two gradient buffers however long the chain.
+TEST(SegmentTape, GradientBuffersAreHandedOn) {
+  constexpr std::size_t kValue = 64 * 4 * sizeof(float);
+  for (const std::size_t length : {2u, 3u, 9u})
+    EXPECT_EQ(chain_peak(length), (length + 2) * kValue);
+}
+
 }  // namespace
 }  // namespace medvqa::autograd

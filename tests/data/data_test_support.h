@@ -63,6 +63,7 @@ class LetterProcessor : public Processor {
       patches.push_back(static_cast<float>(example.id.back()) + 100.f * float(i));
   }
   std::int64_t patch_columns() const override { return 2; }
+  std::string describe(const Example& example) const override { return example.id; }
 
   mutable std::atomic<int> loaded{0};
 

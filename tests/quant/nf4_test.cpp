@@ -74,10 +74,11 @@ TEST(Nf4, ThresholdsAreF32MidpointsAndStrict) {
   EXPECT_EQ(nf4_code(std::numeric_limits<float>::quiet_NaN()), 0);
 }
 
-TEST(Nf4, AllZeroBlockHasCodeZeroAndMaximumZero) {
+// bitsandbytes 0.50.2 on a CPU: code 7 is the value 0, in both nibbles.
+TEST(Nf4, AllZeroBlockHasTheCodeOfZero) {
   const Nf4Data data = quantize_nf4(std::vector<float>(64, 0.0f));
   EXPECT_EQ(data.absmax, std::vector<float>{0.0f});
-  EXPECT_EQ(data.packed, std::vector<std::uint8_t>(32, 0));
+  EXPECT_EQ(data.packed, std::vector<std::uint8_t>(32, 0x77));
 }
 
 TEST(Nf4, ShortLastBlockHasItsOwnMaximumAndPadsWithTheCodeOfZero) {

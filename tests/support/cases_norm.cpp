@@ -78,6 +78,38 @@ std::vector<OpCase> rms_norm_cases() {
   return cases;
 }
 
+namespace {
+
+struct RmsNormBackwardIndices {
+  int x, w, inv, dy, dx;
+};
+
+Expected rms_norm_gradient(const Rows& s, const RmsNormBackwardIndices& o, const Values& v,
+                           bool accumulate) {
+  Expected e{o.dx, {}, {}, static_cast<double>(s.channels)};
+  const auto n = static_cast<double>(s.channels);
+  for (std::int64_t r = 0; r < s.rows; ++r) {
+    const double* xr = v[at(o.x)].data() + r * s.channels;
+    const double* d = v[at(o.dy)].data() + r * s.channels;
+    const double i = v[at(o.inv)][at(r)];
+    double dot = 0, dot_size = 0;
+    for (std::int64_t k = 0; k < s.channels; ++k) {
+      dot += v[at(o.w)][at(k)] * d[k] * xr[k] / n;
+      dot_size += std::fabs(v[at(o.w)][at(k)] * d[k] * xr[k]) / n;
+    }
+    for (std::int64_t k = 0; k < s.channels; ++k) {
+      const double old = accumulate ? v[at(o.dx)][at(r * s.channels + k)] : 0.0;
+      const double g = v[at(o.w)][at(k)] * d[k];
+      e.value.push_back(old + i * (g - xr[k] * i * i * dot));
+      e.magnitude.push_back(std::fabs(old) +
+                            i * (std::fabs(g) + std::fabs(xr[k]) * i * i * dot_size));
+    }
+  }
+  return e;
+}
+
+}  // namespace
+
 std::vector<OpCase> rms_norm_backward_cases() {
   std::vector<OpCase> cases;
   for (const Rows& s : kShapes) {
@@ -114,27 +146,9 @@ std::vector<OpCase> rms_norm_backward_cases() {
                        .y = y,
                        .weight = dy,
                        .pairs = {{dx, x}}};
+      const RmsNormBackwardIndices indices{x, w, inv, dy, dx};
       c.oracle = [=](const Values& v, DType) {
-        Expected e{dx, {}, {}, static_cast<double>(s.channels)};
-        const auto n = static_cast<double>(s.channels);
-        for (std::int64_t r = 0; r < s.rows; ++r) {
-          const double* xr = v[at(x)].data() + r * s.channels;
-          const double* d = v[at(dy)].data() + r * s.channels;
-          const double i = v[at(inv)][at(r)];
-          double dot = 0, dot_size = 0;
-          for (std::int64_t k = 0; k < s.channels; ++k) {
-            dot += v[at(w)][at(k)] * d[k] * xr[k] / n;
-            dot_size += std::fabs(v[at(w)][at(k)] * d[k] * xr[k]) / n;
-          }
-          for (std::int64_t k = 0; k < s.channels; ++k) {
-            const double old = accumulate ? v[at(dx)][at(r * s.channels + k)] : 0.0;
-            const double g = v[at(w)][at(k)] * d[k];
-            e.value.push_back(old + i * (g - xr[k] * i * i * dot));
-            e.magnitude.push_back(std::fabs(old) +
-                                  i * (std::fabs(g) + std::fabs(xr[k]) * i * i * dot_size));
-          }
-        }
-        return std::vector<Expected>{e};
+        return std::vector<Expected>{rms_norm_gradient(s, indices, v, accumulate)};
       };
       cases.push_back(std::move(c));
     }

@@ -145,6 +145,7 @@ TEST_F(RandomModel, TokenizerAndProcessorLoad) {
   record.id = "x";
   record.question = "Où est le cœur? 肺\n\t5–7 mm";
   record.answer = "yes";
+  record.columns = {{"question", record.question}, {"answer", record.answer}};
   const data::Example e = processor->prepare(record);
   std::int64_t largest = 0;
   for (const std::int32_t id : e.ids) largest = std::max<std::int64_t>(largest, id);

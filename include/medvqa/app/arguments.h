@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "medvqa/train/config.h"
+#include "medvqa/train/progress.h"
 
 namespace medvqa::app {
 
@@ -26,6 +27,8 @@ struct LogArguments {
   void add_to(CLI::App& parser);
   // Sends the log to stderr as asked.
   void apply() const;
+  // How progress can be shown.
+  train::BarStyle bar() const;
 };
 
 // Parses, and turns --help into exit 0 and a wrong command line into UserError(ExitCode::usage).

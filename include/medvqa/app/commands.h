@@ -15,6 +15,9 @@ int run(const std::string& program, std::vector<std::string> arguments);
 int command_train(const std::vector<std::string>& arguments);
 int command_plan(const std::vector<std::string>& arguments);
 int command_init(const std::vector<std::string>& arguments);
+// `data` takes a word of its own: synth or check.
+int command_data(const std::vector<std::string>& arguments);
+int command_data_check(const std::vector<std::string>& arguments);
 
 // A path as given, or a bare name among the shipped configurations. UserError(ExitCode::config)
 // lists where it was looked for.

@@ -1,5 +1,5 @@
 // MT19937 as PyTorch's CPU generator uses it: the order of data and the first LoRA values are met
-// bit for bit. Matsumoto & Nishimura 1998; facts in reference-models.md F2 and I5.
+// bit for bit. Matsumoto & Nishimura 1998.
 #pragma once
 
 #include <cstdint>

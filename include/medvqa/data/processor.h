@@ -40,6 +40,8 @@ class Processor {
   // Patches f32 [P, patch_columns()] of the example's image, appended to `patches`. Thread-safe.
   virtual void load_patches(const Example& example, std::vector<float>& patches) const = 0;
   virtual std::int64_t patch_columns() const = 0;
+  // The example's text, tokens the loss is computed on in [[...]], an image as <image x 64>.
+  virtual std::string describe(const Example& example) const = 0;
 };
 
 // Chooses by "model_type" of `config` (io/model_config.h); reads tokenizer.json and

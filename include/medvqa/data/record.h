@@ -16,6 +16,7 @@ struct Record {
   std::filesystem::path image;  // empty: text only
   std::string image_name;       // as the data set names it; held out by this
   std::string question, answer;
+  std::string place;                           // "FILE, row N", for messages
   std::map<std::string, std::string> columns;  // every scalar column, "question" and "answer" too
 };
 
@@ -25,6 +26,7 @@ using Dropped = std::map<std::string, std::int64_t>;
 struct Records {
   std::vector<Record> rows;
   Dropped dropped;
+  std::vector<std::string> bad;  // messages, with Source::keep_going
 };
 
 // Reads one source. UserError(ExitCode::data) names file, row and column for what is wrong:

@@ -14,6 +14,8 @@ struct Source {
   std::string format;  // "vqa-rad", "json", "jsonl"
   std::filesystem::path path;
   std::string split;  // empty: every record
+  // A bad row does not end the reading but goes to Records::bad.
+  bool keep_going = false;
 };
 
 // How a record becomes a conversation.

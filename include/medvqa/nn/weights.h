@@ -33,7 +33,7 @@ struct HostTensor {
   std::span<const std::byte> bytes;
 };
 
-// A 4-bit linear [out, in] as bitsandbytes serialises it (spec: reference-models.md G6).
+// A 4-bit linear [out, in] as bitsandbytes serialises it beside the weight.
 // Dequantised value: code[nibble] * absmax[block], in f32, rounded to `dtype`.
 // Plain: absmax is f32 [blocks]. Nested: absmax is u8 [blocks], and
 // absmax = nested_map[code] * nested_absmax[block / nested_block_size] + nested_offset.

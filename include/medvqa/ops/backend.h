@@ -10,6 +10,7 @@
 
 #include "medvqa/core/arena.h"
 #include "medvqa/ops/params.h"
+#include "medvqa/ops/profile.h"
 
 namespace medvqa::ops {
 
@@ -33,6 +34,8 @@ class Backend {
   virtual std::shared_ptr<void> allocate_memory(std::size_t bytes) = 0;
   // Where operations take temporaries from; their scope ends with the call.
   void use_scratch(Arena& scratch) { scratch_ = &scratch; }
+  // Times every operation from now on; null: no more. Only for a device whose calls wait.
+  void use_profile(Profile* profile) { profile_ = profile; }
 
   // --- moving bytes -------------------------------------------------------------------------
   // Host to device; the host memory may be reused at once. `bytes` must equal dst.bytes().
@@ -121,6 +124,7 @@ class Backend {
   virtual void do_adamw(const AdamW& p) = 0;
 
   Arena* scratch_ = nullptr;
+  Profile* profile_ = nullptr;
 };
 
 }  // namespace medvqa::ops

@@ -6,11 +6,11 @@
 #include <utility>
 
 #include "medvqa/ops/backend.h"
+#include "medvqa/ops/profile.h"
 
 namespace medvqa::ops {
 
-// Multiplications and additions of products. Attention is counted as if every sample were as long
-// as the longest, half of it if causal; its backward recomputes the scores (2.5 x forward).
+// As counted by operations() of profile.h.
 struct OperationCount {
   double linear = 0;
   double attention = 0;
@@ -47,7 +47,7 @@ class DryBackend final : public Backend {
     count_.attention += operations(p);
   }
   void do_attention_backward(const AttentionBackward& p, const Tensor&) override {
-    count_.attention += 2.5 * operations(p.forward);
+    count_.attention += operations(p);
   }
   void do_activation(Activation, const Tensor&, const Tensor&) override {}
   void do_activation_backward(Activation, const Tensor&, const Tensor&, const GradOut&) override {}
@@ -57,21 +57,10 @@ class DryBackend final : public Backend {
   void do_gather_rows(const Tensor&, const Tensor&, const Tensor&) override {}
   void do_scatter_rows(const Tensor&, const Tensor&, const Tensor&) override {}
   void do_linear_cross_entropy(const LinearCrossEntropy& p, const Tensor&) override {
-    const auto products = p.dx_RC ? 2.0 : 1.0;
-    count_.linear += products * 2 * static_cast<double>(p.x_RC.elements()) *
-                     static_cast<double>(p.weight_VC.dim(0));
+    count_.linear += operations(p);
   }
   void do_global_norm(std::span<const Tensor>, const Tensor&) override {}
   void do_adamw(const AdamW&) override {}
-
-  static double operations(const Gemm& p) {
-    const std::int64_t inner = p.a.dim(p.transpose_a == Transpose::yes ? 0 : 1);
-    return 2 * static_cast<double>(p.c.elements()) * static_cast<double>(inner);
-  }
-  static double operations(const Attention& p) {
-    const double all = 4 * static_cast<double>(p.q_THD.elements()) * static_cast<double>(p.max_k);
-    return p.causal ? all / 2 : all;
-  }
 
   DeviceTraits traits_;
   OperationCount count_;

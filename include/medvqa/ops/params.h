@@ -167,7 +167,7 @@ struct AdamWTensor {
   Tensor m_absmax = {}, v_absmax = {};  // f32 [ceil(n / 256)], empty for f32 moments
   bool eight_bit() const { return static_cast<bool>(m_absmax); }
 };
-// bitsandbytes' AdamW (decay after the update; arithmetic in quant/adamw8bit.h). step is 1-based;
+// bitsandbytes' AdamW; its arithmetic and order are those of quant/adamw8bit.h. step is 1-based;
 // every gradient is multiplied by grad_scale first (clipping, unscaling).
 struct AdamW {
   std::span<const AdamWTensor> tensors;

@@ -1,6 +1,6 @@
 // The one table of configuration keys: the parser, the checks and the help are read from it.
-// Meaning of the keys: the doc line of each; names and defaults are fixed by the project's
-// configuration page.
+// Meaning of the keys: the doc line of each; names and defaults are a
+// promise to users and to programs that write configurations.
 #pragma once
 
 #include <cstdint>

@@ -31,6 +31,9 @@ class RunFolder {
   // to do; nothing is touched then. UserError(ExitCode::io) if it cannot be written.
   RunFolder(std::filesystem::path path, const FolderRules& rules, const nlohmann::json& config);
 
+  // What the constructor refuses because of what is there; looks only.
+  static void check(const std::filesystem::path& path, const FolderRules& rules);
+
   const std::filesystem::path& path() const { return path_; }
   // The checkpoint to continue from, if the rules found one.
   const std::optional<std::filesystem::path>& checkpoint() const { return checkpoint_; }

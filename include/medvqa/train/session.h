@@ -24,6 +24,7 @@ class Session {
   ops::Backend& backend() { return *backend_; }
   Arenas& arenas() { return *arenas_; }
   AdaptedModel& model() { return *adapted_; }
+  const AdaptedModel& model() const { return *adapted_; }
   const ModelInputs& model_inputs() const { return model_; }
   const DataInputs& data() const { return data_; }
   const std::vector<PlannedStep>& steps() const { return steps_; }
@@ -40,10 +41,10 @@ class Session {
   void plan(Purpose purpose);
 
   const Config& config_;
+  std::unique_ptr<ops::Backend> backend_;
   ModelInputs model_;
   DataInputs data_;
   std::vector<PlannedStep> steps_;
-  std::unique_ptr<ops::Backend> backend_;
   MemoryPlan memory_;
   std::unique_ptr<Arenas> arenas_;
   std::unique_ptr<AdaptedModel> adapted_;

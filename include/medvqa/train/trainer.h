@@ -4,7 +4,9 @@
 #include <functional>
 #include <string>
 
+#include "medvqa/ops/profile.h"
 #include "medvqa/train/config.h"
+#include "medvqa/train/progress.h"
 #include "medvqa/train/run_folder.h"
 
 namespace medvqa::train {
@@ -12,7 +14,12 @@ namespace medvqa::train {
 struct TrainerOptions {
   FolderRules folder;
   // Looked at between optimizer steps; true: save a checkpoint and stop.
-  std::function<bool()> stop_requested;
+  std::function<bool()> stop_requested = {};
+  // Everything but the steps: reads, plans, reports; writes nothing.
+  bool dry_run = false;
+  BarStyle bar = BarStyle::none;
+  // Receives the time of every operation of the steps after the first; null: none.
+  ops::Profile* profile = nullptr;
 };
 
 enum class Outcome : std::uint8_t { finished, stopped };

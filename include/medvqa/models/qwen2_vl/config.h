@@ -1,4 +1,4 @@
-// The numbers of a Qwen2-VL model. Wang et al. 2024; spec: reference-models.md B2.
+// The numbers of a Qwen2-VL model. Wang et al. 2024; keys as in its config.json.
 #pragma once
 
 #include <array>

@@ -1,4 +1,4 @@
-// Qwen2's decoder block with M-RoPE. Spec: reference-models.md B3, LLM.
+// Qwen2's decoder block with M-RoPE. Wang et al. 2024; Yang et al. 2024 (Qwen2).
 #pragma once
 
 #include <string>

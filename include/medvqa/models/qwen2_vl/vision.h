@@ -1,4 +1,4 @@
-// Qwen2-VL's vision tower and merger. Spec: reference-models.md B3, Vision.
+// Qwen2-VL's vision tower and merger. Wang et al. 2024, section 2.1.
 #pragma once
 
 #include <string>

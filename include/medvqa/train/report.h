@@ -1,0 +1,33 @@
+// What a run says about itself before its first step, and where that is kept.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "medvqa/train/session.h"
+
+namespace medvqa::train {
+
+// The start-up report, a line each: device, model, memory, data, one sample, steps.
+std::vector<std::string> start_report(const Session& session, const std::string& device);
+
+// Until it ends, everything the program logs goes to log.txt in the run's folder as well, whatever
+// the terminal shows. UserError(ExitCode::io) if the file cannot be written.
+class RunLog {
+ public:
+  explicit RunLog(const std::filesystem::path& run);
+  ~RunLog();
+  RunLog(const RunLog&) = delete;
+  RunLog& operator=(const RunLog&) = delete;
+
+  // To the file alone.
+  void note(const std::string& line);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace medvqa::train

@@ -1,0 +1,80 @@
+#include "medvqa/train/evaluate_only.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <map>
+
+#include "medvqa/core/error.h"
+#include "medvqa/core/mt19937.h"
+#include "medvqa/train/adapter_files.h"
+#include "medvqa/train/backend_factory.h"
+#include "medvqa/train/memory_plan.h"
+
+namespace medvqa::train {
+
+void shuffle_images(DataInputs& data, const DataConfig& config, std::uint64_t seed) {
+  std::map<std::filesystem::path, std::string> names;
+  for (const data::Record& r : data.validation_records) {
+    if (!r.image.empty()) names.emplace(r.image, r.image_name);
+  }
+  if (names.size() < 2) {
+    throw UserError(ExitCode::data,
+                    fmt::format("--shuffle-images: the validation samples have {} image(s), "
+                                "expected at least 2",
+                                names.size()));
+  }
+  const std::vector<std::pair<std::filesystem::path, std::string>> images(names.begin(),
+                                                                          names.end());
+  const auto order = TorchGenerator(seed).permutation(static_cast<std::int64_t>(images.size()));
+  std::map<std::filesystem::path, std::size_t> other;
+  for (std::size_t i = 0; i < order.size(); ++i) {
+    other[images[static_cast<std::size_t>(order[i])].first] =
+        static_cast<std::size_t>(order[(i + 1) % order.size()]);
+  }
+  for (data::Record& r : data.validation_records) {
+    if (r.image.empty()) continue;
+    const std::size_t to = other.at(r.image);
+    r.image = images[to].first;
+    r.image_name = images[to].second;
+  }
+  // Another image may have another size, and so take another number of tokens.
+  data.validation =
+      data::prepare_dataset(*data.processor, data.validation_records,
+                            {config.max_length, config.drop_too_long}, config.threads);
+  const auto& dropped = data.validation.too_long;
+  std::erase_if(data.validation_records, [&](const data::Record& r) {
+    return std::find(dropped.begin(), dropped.end(), r.id) != dropped.end();
+  });
+}
+
+Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
+  const auto backend = make_backend(config.device);
+  const ModelInputs model = open_model(config, true);
+  DataInputs data = open_data(config, model);
+  if (data.validation.examples.empty()) {
+    throw UserError(ExitCode::config,
+                    "--evaluate: data.validation is null or holds no samples; give a fraction or "
+                    "sources");
+  }
+  if (with_shuffled_images) shuffle_images(data, config.data, config.train.seed);
+  PlannedWork work;
+  work.evaluate = largest(evaluation_batches(data, config.train.batch_size));
+  const MemoryPlan plan = plan_memory(backend->traits(), model, autograd::Recompute::all, work);
+  if (plan.sizes.total() > available_memory()) {
+    throw UserError(ExitCode::memory,
+                    fmt::format("the evaluation needs {} bytes and the machine has {} left; lower "
+                                "train.batch_size or data.image.max_pixels",
+                                plan.sizes.total(), available_memory()));
+  }
+  Arenas arenas(*backend, plan.sizes);
+  AdaptedModel adapted(*backend, arenas, *model.source, model.config, model.settings);
+  if (model.start) {
+    load_adapter(*backend, *model.start, adapted);
+  } else {
+    adapted.initialize_adapters(*backend, config.train.seed);
+  }
+  return evaluate(*backend, arenas, adapted, data, config.train.batch_size);
+}
+
+}  // namespace medvqa::train

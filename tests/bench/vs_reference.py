@@ -1,0 +1,197 @@
+#!/usr/bin/env python3
+"""Optimizer steps per second: medvqa against transformers + PEFT + bitsandbytes, in one run.
+
+Both train the same 4-bit checkpoint (from `medvqa init`) on the same samples with LoRA r = 16 on
+every vision and language linear and 8-bit AdamW. The programs take turns, so that a machine whose
+speed drifts treats them alike; medians are reported, and the ceiling of matrix products is measured
+between the turns. Run with the Python of scripts/requirements-reference.txt. A program, not a test.
+"""
+
+import argparse
+import json
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+HERE = Path(__file__).resolve().parent
+
+
+def configuration(text: dict, vision: dict, ids: dict) -> dict:
+    """config.json of a Qwen2-VL in the Hub's spelling."""
+    return {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl",
+            "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6,
+            "rope_scaling": {"type": "mrope", "mrope_section": [16, 24, 24]},
+            "max_position_embeddings": 32768, "tie_word_embeddings": True,
+            "torch_dtype": "bfloat16", **text, **ids,
+            "vision_config": {"mlp_ratio": 4, "hidden_size": text["hidden_size"], "in_chans": 3,
+                              "patch_size": 14, "spatial_merge_size": 2,
+                              "temporal_patch_size": 2, **vision}}
+
+
+SHAPES = {
+    "143m": configuration(
+        {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 10,
+         "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 16384},
+        {"depth": 8, "embed_dim": 640, "num_heads": 8},
+        {"bos_token_id": 256, "eos_token_id": 258, "vision_start_token_id": 265,
+         "vision_end_token_id": 266, "vision_token_id": 267, "image_token_id": 268,
+         "video_token_id": 269}),
+    "2b": configuration(
+        {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
+         "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936},
+        {"depth": 32, "embed_dim": 1280, "num_heads": 16},
+        {"bos_token_id": 151643, "eos_token_id": 151645, "vision_start_token_id": 151652,
+         "vision_end_token_id": 151653, "vision_token_id": 151654, "image_token_id": 151655,
+         "video_token_id": 151656}),
+}
+
+
+def prepare(medvqa: Path, folder: Path, shape: str, samples: int) -> None:
+    """Checkpoint, pictures of 504 x 504 (1,296 patches, 324 tokens) and questions."""
+    (folder / "config.json").write_text(json.dumps(SHAPES[shape]))
+    subprocess.run([medvqa, "init", "--model-config", folder / "config.json", "--quantization",
+                    "nf4", "--out", folder / "checkpoint"], check=True, capture_output=True)
+    (folder / "images").mkdir()
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(samples):
+        pixels = rng.integers(0, 255, (504, 504, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"images/{i}.png")
+        rows.append({"image": f"{i}.png", "question": "Is it so?", "answer": "a" * 12})
+    (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def measured(command: list) -> tuple[subprocess.CompletedProcess, float, float]:
+    """A finished child, its wall seconds and its peak resident memory in GB."""
+    begin = time.monotonic()
+    timed = ["/usr/bin/env", "python3", "-c",
+             "import resource, subprocess, sys\n"
+             "code = subprocess.call(sys.argv[1:])\n"
+             "peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss\n"
+             "print('peak-kib', peak, file=sys.stderr)\nsys.exit(code)", *map(str, command)]
+    done = subprocess.run(timed, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        sys.exit(f"{command}: exit {done.returncode}\n{done.stdout}\n{done.stderr}")
+    peak = int(re.search(r"peak-kib (\d+)", done.stderr)[1]) * 1024 / 1e9
+    return done, time.monotonic() - begin, peak
+
+
+def run_medvqa(medvqa: Path, folder: Path, options) -> dict:
+    """Steps of medvqa; GFLOP a step and GFLOP/s of products and attention from its profile."""
+    config = {"model": {"path": "checkpoint", "compute": options["compute"]},
+              "data": {"train": [{"format": "jsonl", "path": "data.jsonl"}], "validation": None},
+              "train": {"batch_size": options["samples"], "gradient_accumulation": 1,
+                        "max_steps": options["steps"], "warmup_steps": 0, "learning_rate": 1e-4,
+                        "recompute": options["recompute"]},
+              "output": "run"}
+    (folder / "run.json").write_text(json.dumps(config))
+    begin = time.time()
+    done, _, peak = measured([medvqa, "train", "--config", folder / "run.json", "--overwrite",
+                              "--profile"])
+    lines = (folder / "run/metrics.jsonl").read_text().splitlines()
+    steps = [json.loads(line) for line in lines]
+    seconds = [s["seconds"] for s in steps if s["event"] == "step"]
+    first = (folder / "run/config.resolved.json").stat().st_mtime - begin + seconds[0]
+    result = {"seconds": seconds, "peak": peak, "first_step": first}
+    for line in done.stderr.splitlines():
+        row = re.match(r"(gemm|attention|attention_backward|linear_cross_entropy)\s+\d+\s+"
+                       r"([\d.]+)\s+[\d.]+%\s+([\d.]+)", line)
+        if row:
+            result[row[1]] = (float(row[2]), float(row[2]) * float(row[3]))
+    return result
+
+
+def run_reference(folder: Path, options) -> dict:
+    """Steps of the reference stack."""
+    done, _, peak = measured([sys.executable, HERE / "reference_steps.py", folder, "--compute",
+                              options["compute"], "--recompute", options["recompute"], "--steps",
+                              options["steps"], "--samples", options["samples"]])
+    return json.loads(done.stdout.splitlines()[-1]) | {"peak": peak}
+
+
+def ceiling(compute: str) -> float:
+    """GFLOP/s of a large square product with oneDNN through PyTorch, best of five."""
+    dtype = {"f32": torch.float32, "bf16": torch.bfloat16}[compute]
+    a, b = (torch.randn(2048, 2048).to(dtype) for _ in range(2))
+    best = float("inf")
+    for _ in range(5):
+        begin = time.monotonic()
+        torch.mm(a, b)
+        best = min(best, time.monotonic() - begin)
+    return 2 * 2048**3 / best / 1e9
+
+
+def compare(medvqa: Path, folder: Path, options: dict, turns: int) -> list[str]:
+    """One row of the table for a compute type and a policy, from `turns` turns of each program."""
+    ours, theirs, ceilings = [], [], []
+    for _ in range(turns):
+        ceilings.append(ceiling(options["compute"]))
+        ours.append(run_medvqa(medvqa, folder, options))
+        if options["reference"]:
+            theirs.append(run_reference(folder, options))
+    def step(runs: list) -> float:
+        return statistics.median(s for r in runs for s in r["seconds"][1:])
+    count = options["steps"] - 1
+    rows = [r for r in ours if "gemm" in r]
+    linear = statistics.median((r["gemm"][1] + r.get("linear_cross_entropy", (0, 0))[1]) / count
+                               for r in rows)
+    attention = statistics.median((r["attention"][1] + r["attention_backward"][1]) / count
+                                  for r in rows)
+    mine, top = step(ours), statistics.median(ceilings)
+    cells = [options["compute"], options["recompute"], f"{mine:.2f}",
+             f"{max(r['peak'] for r in ours):.2f}",
+             f"{statistics.median(r['first_step'] for r in ours):.1f}"]
+    if theirs:
+        cells += [f"{step(theirs):.2f}", f"{max(r['peak'] for r in theirs):.2f}",
+                  f"{statistics.median(r['first_step'] for r in theirs):.1f}",
+                  f"{step(theirs) / mine:.2f}"]
+    else:
+        cells += ["-"] * 4
+    gemm_rate = statistics.median(r["gemm"][1] / r["gemm"][0] for r in rows)
+    attention_rate = statistics.median(
+        (r["attention"][1] + r["attention_backward"][1]) /
+        (r["attention"][0] + r["attention_backward"][0]) for r in rows)
+    return cells + [f"{linear:.0f} + {attention:.0f}",
+                    f"{100 * (linear + attention) / mine / top:.0f}%",
+                    f"{100 * gemm_rate / top:.0f}%", f"{100 * attention_rate / top:.0f}%",
+                    f"{top:.0f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--medvqa", type=Path, default=ROOT / "build/cpu/medvqa")
+    parser.add_argument("--shape", choices=list(SHAPES), default="143m")
+    parser.add_argument("--steps", type=int, default=4)
+    parser.add_argument("--samples", type=int, default=2)
+    parser.add_argument("--turns", type=int, default=3)
+    parser.add_argument("--compute", nargs="+", default=["f32", "bf16"])
+    parser.add_argument("--recompute", nargs="+", default=["none", "all"])
+    parser.add_argument("--no-reference", action="store_true")
+    arguments = parser.parse_args()
+    head = ["compute", "recompute", "step s", "peak GB", "first s", "ref step s", "ref peak GB",
+            "ref first s", "ratio", "GFLOP linear + attention", "of ceiling", "linears",
+            "attention", "ceiling GFLOP/s"]
+    print("| " + " | ".join(head) + " |\n|" + "---|" * len(head))
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        prepare(arguments.medvqa.resolve(), folder, arguments.shape, arguments.samples)
+        for compute in arguments.compute:
+            for recompute in arguments.recompute:
+                options = {"compute": compute, "recompute": recompute, "steps": arguments.steps,
+                           "samples": arguments.samples,
+                           "reference": not arguments.no_reference}
+                cells = compare(arguments.medvqa.resolve(), folder, options, arguments.turns)
+                print("| " + " | ".join(cells) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,180 @@
+"""Bad models, adapters and checkpoints."""
+
+import json
+import shutil
+import struct
+from pathlib import Path
+
+from bad_kinds import Kind, train
+from program import FIXTURE, Medvqa, succeeds
+
+
+def model(name: str, damage, *culprit: str) -> Kind:
+    """A copy of the fixture's checkpoint after `damage(folder)`."""
+    def prepare(medvqa: Medvqa):
+        folder = medvqa.scratch / "model"
+        shutil.copytree(FIXTURE / "checkpoint", folder)
+        damage(folder)
+        return train(medvqa.config(model__path=str(folder)))
+    return Kind(name, 5, culprit, prepare)
+
+
+def adapter(name: str, damage, *culprit: str) -> Kind:
+    """A copy of the fixture's adapter after `damage(folder)`."""
+    def prepare(medvqa: Medvqa):
+        folder = medvqa.scratch / "start"
+        shutil.copytree(FIXTURE / "adapter", folder)
+        damage(folder)
+        return train(medvqa.config(lora__init_from=str(folder)))
+    return Kind(name, 5, culprit, prepare)
+
+
+def checkpoint(name: str, damage, *culprit: str, flags: tuple = ()) -> Kind:
+    """The finished run's last checkpoint after `damage(folder)`, resumed into another output."""
+    def prepare(medvqa: Medvqa):
+        folder = medvqa.scratch / "finished-run/checkpoints/step-000002"
+        damage(folder)
+        return train(medvqa.config(), "--resume", folder, *flags)
+    return Kind(name, 5, ("step-000002", *culprit), prepare, may_write=("config-run",))
+
+
+def cut(file: str, size: int):
+    """Leaves the first `size` bytes, or takes -`size` from the end."""
+    def damage(folder: Path) -> None:
+        (folder / file).write_bytes((folder / file).read_bytes()[:size])
+    return damage
+
+
+def text(file: str, content: str):
+    """Replaces a file."""
+    return lambda folder: (folder / file).write_text(content, encoding="utf-8")
+
+
+def without(file: str):
+    """Removes a file."""
+    return lambda folder: (folder / file).unlink()
+
+
+def values(file: str, **changes):
+    """Changes members of a JSON file."""
+    def damage(folder: Path) -> None:
+        old = json.loads((folder / file).read_text(encoding="utf-8"))
+        (folder / file).write_text(json.dumps(old | changes), encoding="utf-8")
+    return damage
+
+
+def header(change):
+    """Rewrites the header of model.safetensors after change(header)."""
+    def damage(folder: Path) -> None:
+        file = folder / "model.safetensors"
+        data = file.read_bytes()
+        size = struct.unpack("<Q", data[:8])[0]
+        entries = json.loads(data[8:8 + size])
+        new = change(entries).encode()
+        file.write_bytes(struct.pack("<Q", len(new)) + new + data[8 + size:])
+    return damage
+
+
+def tensors(entries: dict) -> list[dict]:
+    """The entries that are tensors, by place."""
+    found = [v for k, v in entries.items() if k != "__metadata__"]
+    return sorted(found, key=lambda v: v["data_offsets"][0])
+
+
+def overlapping(entries: dict) -> str:
+    """The second tensor begins a little before the first ends."""
+    second = tensors(entries)[1]["data_offsets"]
+    second[0] -= 2
+    return json.dumps(entries)
+
+
+def beyond_the_end(entries: dict) -> str:
+    """The last tensor ends behind the file."""
+    last = tensors(entries)[-1]
+    last["data_offsets"][1] += 4096
+    return json.dumps(entries)
+
+
+def overflowing(entries: dict) -> str:
+    """A shape whose product does not fit 64 bits."""
+    tensors(entries)[0]["shape"] = [1 << 62, 1 << 62]
+    return json.dumps(entries)
+
+
+def twice(entries: dict) -> str:
+    """The first name a second time."""
+    name = next(k for k in entries if k != "__metadata__")
+    return json.dumps(entries)[:-1] + f", {json.dumps(name)}: {json.dumps(entries[name])}}}"
+
+
+def another_type(entries: dict) -> str:
+    """A type there is none of."""
+    tensors(entries)[0]["dtype"] = "F7"
+    return json.dumps(entries)
+
+
+def long_header(folder: Path) -> None:
+    """A header of 2^60 bytes."""
+    file = folder / "model.safetensors"
+    file.write_bytes(struct.pack("<Q", 1 << 60) + file.read_bytes()[8:])
+
+
+def hub_id(medvqa: Medvqa):
+    """A Hub id that has not been downloaded."""
+    return train(medvqa.config(), "--set", "model.path=Nobody/Nothing",
+                 environment={"HF_HOME": str(medvqa.scratch)})
+
+
+def no_model(medvqa: Medvqa):
+    """A folder that is not there."""
+    return train(medvqa.config(model__path=str(medvqa.scratch / "nothing")))
+
+
+def no_adapter(medvqa: Medvqa):
+    """A starting adapter that is not there."""
+    return train(medvqa.config(lora__init_from=str(medvqa.scratch / "nothing")))
+
+
+def adapter_of_another_model(medvqa: Medvqa):
+    """The fixture's adapter on a model of another shape."""
+    succeeds(medvqa.run("init", "--preset", "tiny-qwen2-vl", "--out", medvqa.scratch / "other"))
+    return train(medvqa.config(model__path=str(medvqa.scratch / "other")))
+
+
+WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
+MODELS = [
+    Kind("a model that is not there", 5, ("nothing",), no_model),
+    Kind("a Hub id that is not in the cache", 5, ("Nobody/Nothing", "hf download"), hub_id),
+    model("no weights", without(WEIGHTS), WEIGHTS),
+    model("no config.json", without("config.json"), "config.json"),
+    model("no tokenizer", without("tokenizer.json"), "tokenizer.json"),
+    model("weights without their end", cut(WEIGHTS, -1), WEIGHTS),
+    model("weights of four bytes", cut(WEIGHTS, 4), WEIGHTS),
+    model("empty weights", cut(WEIGHTS, 0), WEIGHTS),
+    model("a header longer than the file", long_header, WEIGHTS),
+    model("a header that is no JSON", header(lambda entries: "{" * 64), WEIGHTS),
+    model("tensors that overlap", header(overlapping), WEIGHTS),
+    model("a tensor beyond the end", header(beyond_the_end), WEIGHTS),
+    model("a shape that overflows", header(overflowing), WEIGHTS),
+    model("a tensor's name twice", header(twice), WEIGHTS),
+    model("an unknown type of values", header(another_type), WEIGHTS, "F7"),
+    model("a config.json cut short", cut("config.json", 40), "config.json"),
+    model("an unknown family", values("config.json", model_type="llama_9"), "llama_9"),
+    model("more layers than weights", values("config.json", num_hidden_layers=3), "layers.2"),
+    model("a negative width", values("config.json", hidden_size=-48), "-48"),
+    model("a vocabulary that is too small", values("config.json", vocab_size=300), "300"),
+    model("a tokenizer that is none", text("tokenizer.json", "{}"), "tokenizer.json"),
+    model("patches of another size", values("preprocessor_config.json", patch_size=7),
+          "patch_size"),
+    Kind("an adapter that is not there", 5, ("nothing",), no_adapter),
+    Kind("an adapter of another model", 5, ("adapter",), adapter_of_another_model),
+    adapter("an adapter without its end", cut(ADAPTER, -8), ADAPTER),
+    adapter("an adapter without configuration", without("adapter_config.json"),
+            "adapter_config.json"),
+    adapter("an adapter of another kind", values("adapter_config.json", peft_type="IA3"), "IA3"),
+    checkpoint("a checkpoint without its end", cut("training.safetensors", -100),
+               "training.safetensors"),
+    checkpoint("a checkpoint whose state is no JSON", text("state.json", "{"), "state.json"),
+    checkpoint("a checkpoint of another optimizer", lambda folder: None, "another model",
+               flags=("--set", "train.optimizer=adamw")),
+]
