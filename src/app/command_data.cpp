@@ -59,6 +59,13 @@ int command_data_synth(const std::vector<std::string>& arguments) {
       .add_option("--per-image", request.per_image,
                   "questions asked of one image, taken in turn; 0: all that apply")
       ->capture_default_str();
+  std::vector<std::string> names;
+  for (const auto& f : findings) names.push_back(f.first);
+  parser
+      .add_option("--findings", drawn,
+                  fmt::format("any of {}; default: all", fmt::join(names, ", ")))
+      ->delimiter(',')
+      ->check(CLI::IsMember(names));
   log.add_to(parser);
   parser.footer("Example:\n  medvqa data synth --out data/phantoms --count 600 --seed 7");
   if (!parse(parser, arguments)) return 0;
