@@ -60,6 +60,7 @@ int command_data_synth(const std::vector<std::string>& arguments) {
                   "questions asked of one image, taken in turn; 0: all that apply")
       ->capture_default_str();
   std::vector<std::string> names;
+  names.reserve(findings.size());
   for (const auto& f : findings) names.push_back(f.first);
   parser
       .add_option("--findings", drawn,
