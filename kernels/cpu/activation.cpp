@@ -31,9 +31,8 @@ void CpuBackend::do_activation_backward(ops::Activation kind, const Tensor& x, c
         const T* xr = row<T>(x, i);
         const T* dyr = row<T>(dy, i);
         T* dxr = row<T>(dx.tensor, i);
-        for (std::int64_t c = 0; c < columns; ++c) {
-          put(dxr[c], load(dyr[c]) * Function::derivative(load(xr[c])), dx.accumulate);
-        }
+        put_row(dxr, columns, dx.accumulate,
+                [=](std::int64_t c) { return load(dyr[c]) * Function::derivative(load(xr[c])); });
       });
     });
   });

@@ -12,8 +12,8 @@ namespace medvqa::cpu {
 template <class A>
 struct QuickGelu {
   static constexpr A kSlope = A(1.702);
-  static A value(A x) { return x * sigmoid(kSlope * x); }
-  static A derivative(A x) {
+  [[gnu::always_inline]] static A value(A x) { return x * sigmoid(kSlope * x); }
+  [[gnu::always_inline]] static A derivative(A x) {
     const A s = sigmoid(kSlope * x);
     return s + kSlope * x * s * (A(1) - s);
   }
@@ -21,8 +21,8 @@ struct QuickGelu {
 
 template <class A>
 struct Silu {
-  static A value(A x) { return x * sigmoid(x); }
-  static A derivative(A x) {
+  [[gnu::always_inline]] static A value(A x) { return x * sigmoid(x); }
+  [[gnu::always_inline]] static A derivative(A x) {
     const A s = sigmoid(x);
     return s + x * s * (A(1) - s);
   }
@@ -33,8 +33,8 @@ struct GeluErf {
   static A normal_cdf(A x) {
     return A(0.5) * (A(1) + std::erf(x * (std::numbers::sqrt2_v<A> / A(2))));
   }
-  static A value(A x) { return x * normal_cdf(x); }
-  static A derivative(A x) {
+  [[gnu::always_inline]] static A value(A x) { return x * normal_cdf(x); }
+  [[gnu::always_inline]] static A derivative(A x) {
     constexpr A kInvSqrt2Pi = std::numbers::inv_sqrtpi_v<A> * std::numbers::sqrt2_v<A> / A(2);
     return normal_cdf(x) + x * kInvSqrt2Pi * exponential(A(-0.5) * x * x);
   }
@@ -47,8 +47,8 @@ struct GeluTanh {
     constexpr A kScale = std::numbers::inv_sqrtpi_v<A> * std::numbers::sqrt2_v<A>;
     return kScale * (x + kCubic * x * x * x);
   }
-  static A value(A x) { return A(0.5) * x * (A(1) + std::tanh(inner(x))); }
-  static A derivative(A x) {
+  [[gnu::always_inline]] static A value(A x) { return A(0.5) * x * (A(1) + std::tanh(inner(x))); }
+  [[gnu::always_inline]] static A derivative(A x) {
     constexpr A kScale = std::numbers::inv_sqrtpi_v<A> * std::numbers::sqrt2_v<A>;
     const A t = std::tanh(inner(x));
     return A(0.5) * (A(1) + t) +

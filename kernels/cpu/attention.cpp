@@ -1,8 +1,14 @@
 // Tiled attention: a task is one key/value head of one sample, so that the gradients of keys and
 // values are summed by one thread in one order. Scores exist for one tile of query rows at a time.
+//
+// Products read copies of the head in rows that stand one after another, filled up with zeros to
+// whole multiples of ops::kAttentionPadding: keys and values once a task (keys transposed: that
+// form of the product is half as fast again), queries once a tile.
 #include <algorithm>
-#include <array>
 #include <cmath>
+#include <memory>
+#include <span>
+#include <utility>
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/elements.h"
@@ -14,56 +20,49 @@ namespace medvqa::cpu {
 
 namespace {
 
-constexpr std::int64_t kTile = ops::kAttentionQueryTile;
+using ops::padded;
 
-// Rows [begin, begin + n) of one head as a matrix in the accumulator type.
-template <class A>
-struct HeadMatrix {
-  const A* data;
-  std::int64_t stride;
-};
+constexpr std::int64_t kTile = ops::kAttentionQueryTile;
 
 template <class T>
 T* head_row(const Tensor& t_THD, std::int64_t token, std::int64_t head) {
   return t_THD.as<T>() + token * t_THD.row_stride + head * t_THD.dim(2);
 }
 
-// A view if the type is the accumulator's, else a converted copy in `buffer`.
-template <class T>
-HeadMatrix<Accumulator<T>> head_matrix(const Tensor& t_THD, std::int64_t begin, std::int64_t n,
-                                       std::int64_t head, Accumulator<T>* buffer) {
-  using A = Accumulator<T>;
-  if constexpr (std::is_same_v<T, A>) {
-    return {head_row<T>(t_THD, begin, head), t_THD.row_stride};
-  } else {
-    const std::int64_t size = t_THD.dim(2);
-    for (std::int64_t i = 0; i < n; ++i) {
-      const T* source = head_row<T>(t_THD, begin + i, head);
-      for (std::int64_t d = 0; d < size; ++d) buffer[i * size + d] = load(source[d]);
-    }
-    return {buffer, size};
-  }
-}
-
 // Hands out pieces of a thread's share of the scratch memory.
-template <class A>
 class Pieces {
  public:
   Pieces(const Tensor& scratch, int threads)
-      : next_(reinterpret_cast<A*>(static_cast<std::byte*>(scratch.data) +
-                                   scratch.elements() / threads * omp_get_thread_num())) {}
-  A* take(std::int64_t n) {
-    A* piece = next_;
-    next_ += n;
-    return piece;
+      : next_(static_cast<std::byte*>(scratch.data) +
+              scratch.elements() / threads * omp_get_thread_num()) {}
+  template <class E>
+  E* take(std::int64_t n) {
+    const std::size_t bytes = static_cast<std::size_t>(n) * sizeof(E);
+    return reinterpret_cast<E*>(std::exchange(
+        next_, next_ + (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment));
+  }
+  // Where scores go that products read: their own place if they have that type already.
+  template <class O, class A>
+  O* take_operand(A* scores, std::int64_t n) {
+    if constexpr (std::is_same_v<O, A>) {
+      return scores;
+    } else {
+      return take<O>(n);
+    }
   }
 
  private:
-  A* next_;
+  std::byte* next_;
 };
 
 struct Task {
   std::int64_t q_begin, q_count, k_begin, k_count, group;
+};
+
+// What a thread works with.
+struct Worker {
+  Pieces pieces;
+  MatmulCache& products;
 };
 
 Task task_of(const ops::Attention& p, std::int64_t index) {
@@ -74,197 +73,270 @@ Task task_of(const ops::Attention& p, std::int64_t index) {
   return {cu_q[0], cu_q[1] - cu_q[0], cu_k[0], cu_k[1] - cu_k[0], index % groups};
 }
 
-// Keys a tile of query rows [first, first + rows) may see.
-std::int64_t visible_keys(const ops::Attention& p, const Task& task, std::int64_t first,
-                          std::int64_t rows) {
-  return p.causal ? std::min(task.k_count, first + rows) : task.k_count;
-}
+// A tile of one head's query rows, and what it may see of the keys.
+struct Tile {
+  std::int64_t head, first, rows, token;
+  std::int64_t keys;  // of its last row
+  bool causal;
 
-// Keys row `i` of the tile may see.
-std::int64_t keys_of_row(const ops::Attention& p, std::int64_t first, std::int64_t i,
-                         std::int64_t visible) {
-  return p.causal ? std::min(visible, first + i + 1) : visible;
-}
-
-// Eight running maxima: both compilers turn them into one vector, which a single one is not.
-template <class A>
-A largest(const A* x, std::int64_t n) {
-  constexpr std::int64_t kLanes = 8;
-  std::array<A, kLanes> lanes;
-  lanes.fill(x[0]);
-  std::int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) {
-    for (std::size_t k = 0; k < kLanes; ++k) {
-      const A value = x[i + static_cast<std::int64_t>(k)];
-      lanes[k] = lanes[k] < value ? value : lanes[k];
-    }
+  // Keys row `i` may see.
+  std::int64_t visible(std::int64_t i) const {
+    return causal ? std::min(keys, first + i + 1) : keys;
   }
-  for (; i < n; ++i) lanes[0] = std::max(lanes[0], x[i]);
-  return *std::max_element(lanes.begin(), lanes.end());
-}
+};
 
-// Scores become exp(score - max); returns log sum exp, and the sum through `sum`.
-template <class A>
-A softmax_row(A* scores, std::int64_t keys, std::int64_t visible, A& sum) {
-  const A top = largest(scores, keys);
-  A total = 0;
-#pragma omp simd reduction(+ : total)
-  for (std::int64_t s = 0; s < keys; ++s) {
-    scores[s] = exponential(scores[s] - top);
-    total += scores[s];
-  }
-  std::fill(scores + keys, scores + visible, A(0));
-  sum = total;
-  return top + std::log(total);
-}
-
-template <class T>
-void forward_task(const ops::Attention& p, const Task& task, Pieces<Accumulator<T>> pieces) {
-  using A = Accumulator<T>;
-  constexpr bool kView = std::is_same_v<T, A>;
-  const std::int64_t size = p.q_THD.dim(2);
+// Calls f(tile) for every tile of the query heads that read the task's key/value head.
+template <class F>
+void for_each_tile(const ops::Attention& p, const Task& task, F&& f) {
   const std::int64_t shared = p.q_THD.dim(1) / p.k_SGD.dim(1);
-  A* scores = pieces.take(kTile * p.max_k);
-  A* q_buffer = pieces.take(kTile * size);
-  A* y_tile = pieces.take(kTile * size);
-  A* k_buffer = kView ? nullptr : pieces.take(p.max_k * size);
-  A* v_buffer = kView ? nullptr : pieces.take(p.max_k * size);
-  const auto k = head_matrix<T>(p.k_SGD, task.k_begin, task.k_count, task.group, k_buffer);
-  const auto v = head_matrix<T>(p.v_SGD, task.k_begin, task.k_count, task.group, v_buffer);
   for (std::int64_t h = task.group * shared; h < (task.group + 1) * shared; ++h) {
     for (std::int64_t first = 0; first < task.q_count; first += kTile) {
       const std::int64_t rows = std::min(kTile, task.q_count - first);
-      const std::int64_t visible = visible_keys(p, task, first, rows);
-      const std::int64_t token = task.q_begin + first;
-      const auto q = head_matrix<T>(p.q_THD, token, rows, h, q_buffer);
-      multiply({rows, visible, size, 'N', 'T'}, static_cast<A>(p.scale), q.data, q.stride, k.data,
-               k.stride, A(0), scores, visible);
-      for (std::int64_t i = 0; i < rows; ++i) {
-        A sum = 0;
-        A* row_scores = scores + i * visible;
-        row<A>(p.lse_HT, h)[token + i] =
-            softmax_row(row_scores, keys_of_row(p, first, i, visible), visible, sum);
-        const A inverse = A(1) / sum;
-        for (std::int64_t s = 0; s < visible; ++s) row_scores[s] *= inverse;
-      }
-      multiply({rows, size, visible, 'N', 'N'}, A(1), scores, visible, v.data, v.stride, A(0),
-               y_tile, size);
-      for (std::int64_t i = 0; i < rows; ++i) {
-        T* y = head_row<T>(p.y_THD, token + i, h);
-        for (std::int64_t d = 0; d < size; ++d) y[d] = static_cast<T>(y_tile[i * size + d]);
-      }
+      f(Tile{.head = h,
+             .first = first,
+             .rows = rows,
+             .token = task.q_begin + first,
+             .keys = p.causal ? std::min(task.k_count, first + rows) : task.k_count,
+             .causal = p.causal});
     }
   }
+}
+
+// out[i, d] = rows [begin, begin + n) of one head; rows of zeros up to padded(n).
+template <class T, class O>
+void copy_rows(const Tensor& t_THD, std::int64_t begin, std::int64_t n, std::int64_t head, O* out) {
+  const std::int64_t size = t_THD.dim(2);
+  for (std::int64_t i = 0; i < n; ++i) {
+    const T* source = head_row<T>(t_THD, begin + i, head);
+    put_row(out + i * size, size, false, [=](std::int64_t d) { return load(source[d]); });
+  }
+  std::fill(out + n * size, out + padded(n) * size, O(0));
+}
+
+// out[d, i] likewise: rows of padded(n), in blocks that fill whole lines of the cache.
+template <class T, class O>
+void copy_columns(const Tensor& t_THD, std::int64_t begin, std::int64_t n, std::int64_t head,
+                  O* out) {
+  const std::int64_t size = t_THD.dim(2);
+  const std::int64_t stride = t_THD.row_stride;
+  const T* source = head_row<T>(t_THD, begin, head);
+  for (std::int64_t block = 0; block < n; block += ops::kAttentionPadding) {
+    const std::int64_t end = std::min(n, block + ops::kAttentionPadding);
+    for (std::int64_t d = 0; d < size; ++d) {
+      O* line = out + d * padded(n);
+      for (std::int64_t i = block; i < end; ++i) put(line[i], load(source[i * stride + d]), false);
+      std::fill(line + end, line + block + ops::kAttentionPadding, O(0));
+    }
+  }
+}
+
+// probabilities = exp(scale * score - top), zero where not visible; returns their sum and log sum.
+template <class A, class O>
+std::pair<A, A> softmax_row(const A* scores, A scale, std::int64_t visible, std::int64_t columns,
+                            O* probabilities) {
+  A top = scores[0];
+#pragma omp simd reduction(max : top)
+  for (std::int64_t s = 0; s < visible; ++s) top = scores[s] > top ? scores[s] : top;
+  top *= scale;
+  A total = 0;
+#pragma omp simd reduction(+ : total)
+  for (std::int64_t s = 0; s < visible; ++s) {
+    const A e = exponential(scale * scores[s] - top);
+    total += e;
+    put(probabilities[s], e, false);
+  }
+  std::fill(probabilities + visible, probabilities + columns, O(0));
+  return {total, top + std::log(total)};
+}
+
+template <class T>
+void forward_task(const ops::Attention& p, const Task& task, Worker worker) {
+  using A = Accumulator<T>;
+  using O = Operand<T>;
+  const std::int64_t size = p.q_THD.dim(2);
+  const std::int64_t all = padded(task.k_count);
+  A* scores = worker.pieces.take<A>(kTile * all);
+  O* probabilities = worker.pieces.take_operand<O>(scores, kTile * all);
+  O* q = worker.pieces.take<O>(kTile * size);
+  A* y_tile = worker.pieces.take<A>(kTile * size);
+  O* k_DS = worker.pieces.take<O>(all * size);
+  O* v_SD = worker.pieces.take<O>(all * size);
+  copy_columns<T>(p.k_SGD, task.k_begin, task.k_count, task.group, k_DS);
+  copy_rows<T>(p.v_SGD, task.k_begin, task.k_count, task.group, v_SD);
+  for_each_tile(p, task, [&](const Tile& tile) {
+    const std::int64_t rows = padded(tile.rows);
+    const std::int64_t keys = padded(tile.keys);
+    copy_rows<T>(p.q_THD, tile.token, tile.rows, tile.head, q);
+    multiply(worker.products, {.m = rows, .n = keys, .k = size, .ldb = all}, q, k_DS, scores);
+    A inverse[kTile];
+    for (std::int64_t i = 0; i < tile.rows; ++i) {
+      const auto [sum, log_sum] = softmax_row(scores + i * keys, static_cast<A>(p.scale),
+                                              tile.visible(i), keys, probabilities + i * keys);
+      inverse[i] = A(1) / sum;
+      row<A>(p.lse_HT, tile.head)[tile.token + i] = log_sum;
+    }
+    std::fill(probabilities + tile.rows * keys, probabilities + rows * keys, O(0));
+    multiply(worker.products, {.m = rows, .n = size, .k = keys, .ldb = size}, probabilities, v_SD,
+             y_tile);
+    for (std::int64_t i = 0; i < tile.rows; ++i) {
+      T* y = head_row<T>(p.y_THD, tile.token + i, tile.head);
+      for (std::int64_t d = 0; d < size; ++d) {
+        y[d] = static_cast<T>(y_tile[i * size + d] * inverse[i]);
+      }
+    }
+  });
 }
 
 template <class T>
 void put_rows(const ops::GradOut& out, std::int64_t begin, std::int64_t n, std::int64_t head,
-              const Accumulator<T>* values) {
+              Accumulator<T> scale, const Accumulator<T>* values) {
   if (!out) return;
   const std::int64_t size = out.tensor.dim(2);
   for (std::int64_t i = 0; i < n; ++i) {
     T* d = head_row<T>(out.tensor, begin + i, head);
-    for (std::int64_t c = 0; c < size; ++c) put(d[c], values[i * size + c], out.accumulate);
+    const Accumulator<T>* v = values + i * size;
+    put_row(d, size, out.accumulate, [=](std::int64_t c) { return scale * v[c]; });
   }
 }
 
-// p_tile = exp(scores - lse); ds_tile = p (dp - delta), where ds_tile holds dp on entry.
-template <class T>
-void score_gradients(const ops::AttentionBackward& b, std::int64_t first, std::int64_t token,
-                     std::int64_t head, std::int64_t rows, std::int64_t visible,
-                     Accumulator<T>* p_tile, Accumulator<T>* ds_tile) {
-  using A = Accumulator<T>;
+// probabilities = exp(scale * scores - lse);  ds = probabilities * (dp - delta).
+template <class T, class A, class O>
+void score_gradients(const ops::AttentionBackward& b, const Tile& tile, const A* scores,
+                     const A* dp, O* probabilities, O* ds) {
   const std::int64_t size = b.dy_THD.dim(2);
-  for (std::int64_t i = 0; i < rows; ++i) {
-    const T* y = head_row<T>(b.forward.y_THD, token + i, head);
-    const T* dy = head_row<T>(b.dy_THD, token + i, head);
+  const std::int64_t keys = padded(tile.keys);
+  const A scale = static_cast<A>(b.forward.scale);
+  for (std::int64_t i = 0; i < tile.rows; ++i) {
+    const T* y = head_row<T>(b.forward.y_THD, tile.token + i, tile.head);
+    const T* dy = head_row<T>(b.dy_THD, tile.token + i, tile.head);
     A delta = 0;
+#pragma omp simd reduction(+ : delta)
     for (std::int64_t d = 0; d < size; ++d) delta += load(y[d]) * load(dy[d]);
-    const A lse = row<A>(b.forward.lse_HT, head)[token + i];
-    const std::int64_t keys = keys_of_row(b.forward, first, i, visible);
-    A* prob = p_tile + i * visible;
-    A* ds = ds_tile + i * visible;
-    for (std::int64_t s = 0; s < keys; ++s) {
-      prob[s] = exponential(prob[s] - lse);
-      ds[s] = prob[s] * (ds[s] - delta);
+    const A lse = row<A>(b.forward.lse_HT, tile.head)[tile.token + i];
+    const std::int64_t visible = tile.visible(i);
+    const std::int64_t begin = i * keys;
+#pragma omp simd
+    for (std::int64_t s = begin; s < begin + visible; ++s) {
+      const A probability = exponential(scale * scores[s] - lse);
+      const A gradient = probability * (dp[s] - delta);
+      put(probabilities[s], probability, false);
+      put(ds[s], gradient, false);
     }
-    std::fill(prob + keys, prob + visible, A(0));
-    std::fill(ds + keys, ds + visible, A(0));
+    std::fill(probabilities + begin + visible, probabilities + begin + keys, O(0));
+    std::fill(ds + begin + visible, ds + begin + keys, O(0));
   }
+  const std::int64_t end = padded(tile.rows) * keys;
+  std::fill(probabilities + tile.rows * keys, probabilities + end, O(0));
+  std::fill(ds + tile.rows * keys, ds + end, O(0));
 }
 
 template <class T>
-void backward_task(const ops::AttentionBackward& b, const Task& task,
-                   Pieces<Accumulator<T>> pieces) {
+void backward_task(const ops::AttentionBackward& b, const Task& task, Worker worker) {
   using A = Accumulator<T>;
-  constexpr bool kView = std::is_same_v<T, A>;
+  using O = Operand<T>;
   const ops::Attention& p = b.forward;
   const std::int64_t size = p.q_THD.dim(2);
-  const std::int64_t shared = p.q_THD.dim(1) / p.k_SGD.dim(1);
+  const std::int64_t all = padded(task.k_count);
   const A scale = static_cast<A>(p.scale);
-  A* p_tile = pieces.take(kTile * p.max_k);
-  A* ds_tile = pieces.take(kTile * p.max_k);
-  A* q_buffer = pieces.take(kTile * size);
-  A* dy_buffer = pieces.take(kTile * size);
-  A* dq_tile = pieces.take(2 * kTile * size);
-  A* dk = pieces.take(p.max_k * size);
-  A* dv = pieces.take(p.max_k * size);
-  A* k_buffer = kView ? nullptr : pieces.take(p.max_k * size);
-  A* v_buffer = kView ? nullptr : pieces.take(p.max_k * size);
-  const auto k = head_matrix<T>(p.k_SGD, task.k_begin, task.k_count, task.group, k_buffer);
-  const auto v = head_matrix<T>(p.v_SGD, task.k_begin, task.k_count, task.group, v_buffer);
-  std::fill(dk, dk + task.k_count * size, A(0));
-  std::fill(dv, dv + task.k_count * size, A(0));
-  for (std::int64_t h = task.group * shared; h < (task.group + 1) * shared; ++h) {
-    for (std::int64_t first = 0; first < task.q_count; first += kTile) {
-      const std::int64_t rows = std::min(kTile, task.q_count - first);
-      const std::int64_t keys = visible_keys(p, task, first, rows);
-      const std::int64_t token = task.q_begin + first;
-      const auto q = head_matrix<T>(p.q_THD, token, rows, h, q_buffer);
-      const auto dy = head_matrix<T>(b.dy_THD, token, rows, h, dy_buffer);
-      multiply({rows, keys, size, 'N', 'T'}, scale, q.data, q.stride, k.data, k.stride, A(0),
-               p_tile, keys);
-      multiply({rows, keys, size, 'N', 'T'}, A(1), dy.data, dy.stride, v.data, v.stride, A(0),
-               ds_tile, keys);
-      score_gradients<T>(b, first, token, h, rows, keys, p_tile, ds_tile);
-      multiply({keys, size, rows, 'T', 'N'}, A(1), p_tile, keys, dy.data, dy.stride, A(1), dv,
-               size);
-      multiply({keys, size, rows, 'T', 'N'}, scale, ds_tile, keys, q.data, q.stride, A(1), dk,
-               size);
-      if (!b.dq_THD) continue;
-      multiply({rows, size, keys, 'N', 'N'}, scale, ds_tile, keys, k.data, k.stride, A(0), dq_tile,
-               size);
-      put_rows<T>(b.dq_THD, token, rows, h, dq_tile);
-    }
-  }
-  put_rows<T>(b.dk_SGD, task.k_begin, task.k_count, task.group, dk);
-  put_rows<T>(b.dv_SGD, task.k_begin, task.k_count, task.group, dv);
+  A* scores = worker.pieces.take<A>(kTile * all);
+  A* dp = worker.pieces.take<A>(kTile * all);
+  O* probabilities = worker.pieces.take_operand<O>(scores, kTile * all);
+  O* ds = worker.pieces.take_operand<O>(dp, kTile * all);
+  O* q = worker.pieces.take<O>(kTile * size);
+  O* dy = worker.pieces.take<O>(kTile * size);
+  A* dq_tile = worker.pieces.take<A>(kTile * size);
+  A* dk = worker.pieces.take<A>(all * size);
+  A* dv = worker.pieces.take<A>(all * size);
+  O* k_DS = worker.pieces.take<O>(all * size);
+  O* v_DS = worker.pieces.take<O>(all * size);
+  O* k_SD = worker.pieces.take<O>(all * size);
+  copy_columns<T>(p.k_SGD, task.k_begin, task.k_count, task.group, k_DS);
+  copy_columns<T>(p.v_SGD, task.k_begin, task.k_count, task.group, v_DS);
+  copy_rows<T>(p.k_SGD, task.k_begin, task.k_count, task.group, k_SD);
+  std::fill(dk, dk + all * size, A(0));
+  std::fill(dv, dv + all * size, A(0));
+  for_each_tile(p, task, [&](const Tile& tile) {
+    const std::int64_t rows = padded(tile.rows);
+    const std::int64_t keys = padded(tile.keys);
+    copy_rows<T>(p.q_THD, tile.token, tile.rows, tile.head, q);
+    copy_rows<T>(b.dy_THD, tile.token, tile.rows, tile.head, dy);
+    const HeadProduct by_keys{.m = rows, .n = keys, .k = size, .ldb = all};
+    const HeadProduct to_keys{
+        .m = keys, .n = size, .k = rows, .ldb = size, .transpose_a = true, .accumulate = true};
+    multiply(worker.products, by_keys, q, k_DS, scores);
+    multiply(worker.products, by_keys, dy, v_DS, dp);
+    score_gradients<T>(b, tile, scores, dp, probabilities, ds);
+    if (b.dv_SGD) multiply(worker.products, to_keys, probabilities, dy, dv);
+    if (b.dk_SGD) multiply(worker.products, to_keys, ds, q, dk);
+    if (!b.dq_THD) return;
+    multiply(worker.products, {.m = rows, .n = size, .k = keys, .ldb = size}, ds, k_SD, dq_tile);
+    put_rows<T>(b.dq_THD, tile.token, tile.rows, tile.head, scale, dq_tile);
+  });
+  put_rows<T>(b.dk_SGD, task.k_begin, task.k_count, task.group, scale, dk);
+  put_rows<T>(b.dv_SGD, task.k_begin, task.k_count, task.group, A(1), dv);
 }
 
-// Runs f<T>(task, pieces) for every key/value head of every sample.
-template <class F>
-void for_each_task(const ops::Attention& p, const Tensor& scratch, int threads, F&& f) {
-  const std::int64_t tasks = (p.cu_q_N.dim(0) - 1) * p.k_SGD.dim(1);
-  dispatch_float(p.q_THD.dtype, [&]<class T>() {
-#pragma omp parallel for schedule(dynamic) num_threads(threads) if (tasks > 1)
-    for (std::int64_t i = 0; i < tasks; ++i) {
-      const Task task = task_of(p, i);
-      if (task.q_count == 0 || task.k_count == 0) continue;
-      f.template operator()<T>(task, Pieces<Accumulator<T>>(scratch, threads));
+// Rows [begin, begin + n) of one head become zero.
+void clear_rows(const Tensor& t_THD, std::int64_t begin, std::int64_t n, std::int64_t head) {
+  if (!t_THD) return;
+  dispatch_float(t_THD.dtype, [&]<class T>() {
+    for (std::int64_t i = 0; i < n; ++i) {
+      std::fill_n(head_row<T>(t_THD, begin + i, head), t_THD.dim(2), T(0));
     }
   });
+}
+
+// A sample without keys: nothing to read, and nothing flows back.
+void clear_outputs(const ops::Attention& p, const Task& task) {
+  for_each_tile(p, task, [&](const Tile& tile) {
+    clear_rows(p.y_THD, tile.token, tile.rows, tile.head);
+    const Tensor lse = p.lse_HT.rows_between(tile.head, tile.head + 1);
+    dispatch_float(lse.dtype,
+                   [&]<class A>() { std::fill_n(lse.as<A>() + tile.token, tile.rows, A(0)); });
+  });
+}
+
+void clear_gradients(const ops::AttentionBackward& b, const Task& task) {
+  for_each_tile(b.forward, task, [&](const Tile& tile) {
+    if (!b.dq_THD.accumulate) clear_rows(b.dq_THD.tensor, tile.token, tile.rows, tile.head);
+  });
+  for (const ops::GradOut* d : {&b.dk_SGD, &b.dv_SGD}) {
+    if (!d->accumulate) clear_rows(d->tensor, task.k_begin, task.k_count, task.group);
+  }
+}
+
+// Calls f(task, worker) for every key/value head of every sample.
+template <class F>
+void for_each_task(const ops::Attention& p, const Tensor& scratch,
+                   std::span<const std::unique_ptr<MatmulCache>> products, F&& f) {
+  const std::int64_t tasks = (p.cu_q_N.dim(0) - 1) * p.k_SGD.dim(1);
+  const auto threads = static_cast<int>(products.size());
+  const bool parallel = tasks > 1 && worth_threads(p.q_THD.elements() * p.max_k);
+#pragma omp parallel for schedule(dynamic) num_threads(threads) if (parallel)
+  for (std::int64_t i = 0; i < tasks; ++i) {
+    f(task_of(p, i),
+      Worker{Pieces(scratch, threads), *products[static_cast<std::size_t>(omp_get_thread_num())]});
+  }
 }
 
 }  // namespace
 
 void CpuBackend::do_attention(const ops::Attention& p, const Tensor& scratch) {
-  for_each_task(p, scratch, traits_.threads,
-                [&]<class T>(const Task& task, auto pieces) { forward_task<T>(p, task, pieces); });
+  dispatch_float(p.q_THD.dtype, [&]<class T>() {
+    for_each_task(p, scratch, head_products_, [&](const Task& task, const Worker& worker) {
+      if (task.k_count == 0) return clear_outputs(p, task);
+      forward_task<T>(p, task, worker);
+    });
+  });
 }
 
 void CpuBackend::do_attention_backward(const ops::AttentionBackward& p, const Tensor& scratch) {
-  for_each_task(p.forward, scratch, traits_.threads,
-                [&]<class T>(const Task& task, auto pieces) { backward_task<T>(p, task, pieces); });
+  dispatch_float(p.dy_THD.dtype, [&]<class T>() {
+    for_each_task(p.forward, scratch, head_products_, [&](const Task& task, const Worker& worker) {
+      if (task.k_count == 0 || task.q_count == 0) return clear_gradients(p, task);
+      backward_task<T>(p, task, worker);
+    });
+  });
 }
 
 }  // namespace medvqa::cpu

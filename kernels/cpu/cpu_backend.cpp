@@ -22,6 +22,9 @@ CpuBackend::CpuBackend() : matmuls_(std::make_unique<MatmulCache>()) {
   traits_.name = "cpu";
   traits_.threads = omp_get_max_threads();
   traits_.gemm_in_f16 = false;
+  for (int i = 0; i < traits_.threads; ++i) {
+    head_products_.push_back(std::make_unique<MatmulCache>());
+  }
 }
 
 CpuBackend::~CpuBackend() = default;
@@ -95,7 +98,7 @@ void CpuBackend::do_accumulate(const Tensor& src, const ops::GradOut& dst) {
     parallel_for(src.dim(0), columns, [&](std::int64_t i) {
       const T* s = row<T>(src, i);
       T* d = row<T>(dst.tensor, i);
-      for (std::int64_t c = 0; c < columns; ++c) put(d[c], load(s[c]), true);
+      put_row(d, columns, true, [=](std::int64_t c) { return load(s[c]); });
     });
   });
 }

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <vector>
 
 #include "medvqa/ops/backend.h"
 
@@ -51,6 +52,7 @@ class CpuBackend final : public ops::Backend {
 
   ops::DeviceTraits traits_;
   std::unique_ptr<MatmulCache> matmuls_;
+  std::vector<std::unique_ptr<MatmulCache>> head_products_;  // one a thread
 };
 
 }  // namespace medvqa::cpu

@@ -21,17 +21,32 @@ void put(T& destination, Accumulator<T> value, bool accumulate) {
   destination = static_cast<T>(accumulate ? load(destination) + value : value);
 }
 
+// destination[c] = value(c), or += value(c), for c in [0, n). The choice stands outside the loops,
+// which become vector code.
+template <class T, class F>
+void put_row(T* destination, std::int64_t n, bool accumulate, F&& value) {
+  if (accumulate) {
+    for (std::int64_t c = 0; c < n; ++c) put(destination[c], value(c), true);
+  } else {
+    for (std::int64_t c = 0; c < n; ++c) put(destination[c], value(c), false);
+  }
+}
+
 template <class T>
 T* row(const Tensor& t, std::int64_t i) {
   return t.as<T>() + i * t.row_stride;
+}
+
+// Whether that many operations are worth waking the other threads for.
+inline bool worth_threads(std::int64_t operations) {
+  return operations > 1 << 15;
 }
 
 // Calls f(i) for i in [0, n); one call always sees one i, so results do not depend on the number
 // of threads. `work` is a rough count of operations a call does: small loops stay on one thread.
 template <class F>
 void parallel_for(std::int64_t n, std::int64_t work, F&& f) {
-  constexpr std::int64_t kWorthThreads = 1 << 15;
-#pragma omp parallel for schedule(static) if (n > 1 && n * work > kWorthThreads)
+#pragma omp parallel for schedule(static) if (n > 1 && worth_threads(n * work))
   for (std::int64_t i = 0; i < n; ++i) f(i);
 }
 

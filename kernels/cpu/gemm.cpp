@@ -61,7 +61,7 @@ MatmulCache::Entry MatmulCache::make(const ops::Gemm& p, bool add_to_c) const {
 void MatmulCache::run(const ops::Gemm& p, bool add_to_c) {
   const auto flags = (p.transpose_a == ops::Transpose::yes ? 1 : 0) +
                      (p.transpose_b == ops::Transpose::yes ? 2 : 0) + (add_to_c ? 4 : 0) +
-                     (p.bias_N ? 8 : 0);
+                     (p.bias_N ? 8 : 0) + (omp_in_parallel() != 0 ? 16 : 0);
   const Key key{p.a.dim(0),
                 p.a.dim(1),
                 p.a.row_stride,
@@ -76,7 +76,10 @@ void MatmulCache::run(const ops::Gemm& p, bool add_to_c) {
                 static_cast<std::int64_t>(p.c.dtype),
                 static_cast<std::int64_t>(std::bit_cast<std::uint64_t>(p.alpha))};
   auto found = entries_.find(key);
-  if (found == entries_.end()) found = entries_.emplace(key, make(p, add_to_c)).first;
+  if (found == entries_.end()) {
+    if (entries_.size() >= kMostEntries) entries_.clear();
+    found = entries_.emplace(key, make(p, add_to_c)).first;
+  }
   const Entry& e = found->second;
   std::unordered_map<int, dnnl::memory> operands{
       {DNNL_ARG_SRC, dnnl::memory(e.a, engine_, p.a.data)},

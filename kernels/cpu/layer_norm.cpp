@@ -54,11 +54,10 @@ void CpuBackend::do_layer_norm_backward(const ops::LayerNormBackward& p) {
       }
       const A mean_g = sum / static_cast<A>(channels);
       const A mean_gn = dot / static_cast<A>(channels);
-      for (std::int64_t c = 0; c < channels; ++c) {
+      put_row(dx, channels, p.dx_TC.accumulate, [=](std::int64_t c) {
         const A n = (load(x[c]) - mean) * inv;
-        const A d = inv * (load(dy[c]) * load(w[c]) - mean_g - n * mean_gn);
-        put(dx[c], d, p.dx_TC.accumulate);
-      }
+        return inv * (load(dy[c]) * load(w[c]) - mean_g - n * mean_gn);
+      });
     });
   });
 }

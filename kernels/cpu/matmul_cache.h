@@ -1,4 +1,5 @@
-// oneDNN's primitives by the shape, type and strides they were made for.
+// oneDNN's primitives by the shape, type and strides they were made for, and by whether they run on
+// one thread (inside a parallel loop) or all: oneDNN settles that when it makes one.
 #pragma once
 
 #include <array>
@@ -17,6 +18,8 @@ class MatmulCache {
   void run(const ops::Gemm& p, bool add_to_c);
 
  private:
+  // Batches differ in length without end; making a primitive takes about a millisecond.
+  static constexpr std::size_t kMostEntries = 2048;
   using Key = std::array<std::int64_t, 13>;
   struct Entry {
     dnnl::memory::desc a, b, c, bias;

@@ -39,10 +39,9 @@ void CpuBackend::do_rms_norm_backward(const ops::RmsNormBackward& p) {
 #pragma omp simd reduction(+ : dot)
       for (std::int64_t c = 0; c < channels; ++c) dot += load(dy[c]) * load(w[c]) * load(x[c]);
       const A along = dot * inv * inv / static_cast<A>(channels);
-      for (std::int64_t c = 0; c < channels; ++c) {
-        const A d = inv * (load(dy[c]) * load(w[c]) - along * load(x[c]));
-        put(dx[c], d, p.dx_TC.accumulate);
-      }
+      put_row(dx, channels, p.dx_TC.accumulate, [=](std::int64_t c) {
+        return inv * (load(dy[c]) * load(w[c]) - along * load(x[c]));
+      });
     });
   });
 }

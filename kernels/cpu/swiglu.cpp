@@ -28,16 +28,14 @@ void CpuBackend::do_swiglu_backward(const ops::SwiGluBackward& p) {
       const T* dy = row<T>(p.dy_TF, t);
       if (p.dgate_TF) {
         T* dgate = row<T>(p.dgate_TF.tensor, t);
-        for (std::int64_t f = 0; f < columns; ++f) {
-          const A d = load(dy[f]) * load(up[f]) * Silu<A>::derivative(load(gate[f]));
-          put(dgate[f], d, p.dgate_TF.accumulate);
-        }
+        put_row(dgate, columns, p.dgate_TF.accumulate, [=](std::int64_t f) {
+          return load(dy[f]) * load(up[f]) * Silu<A>::derivative(load(gate[f]));
+        });
       }
       if (p.dup_TF) {
         T* dup = row<T>(p.dup_TF.tensor, t);
-        for (std::int64_t f = 0; f < columns; ++f) {
-          put(dup[f], load(dy[f]) * Silu<A>::value(load(gate[f])), p.dup_TF.accumulate);
-        }
+        put_row(dup, columns, p.dup_TF.accumulate,
+                [=](std::int64_t f) { return load(dy[f]) * Silu<A>::value(load(gate[f])); });
       }
     });
   });

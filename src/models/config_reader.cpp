@@ -47,13 +47,16 @@ std::int64_t ConfigReader::integer(const std::string& key,
   return v.get<std::int64_t>();
 }
 
-double ConfigReader::number(const std::string& key, std::optional<double> fallback) const {
+double ConfigReader::number(const std::string& key, double least, double most,
+                            std::optional<double> fallback) const {
+  const std::string expected = fmt::format("a number from {} to {}", least, most);
   if (!has(key)) {
     if (fallback) return *fallback;
-    refuse(key, "missing", "a number");
+    refuse(key, "missing", expected);
   }
   const nlohmann::json& v = object_.at(key);
-  if (!v.is_number()) refuse(key, v.dump(), "a number");
+  const bool in_range = v.is_number() && v.get<double>() >= least && v.get<double>() <= most;
+  if (!in_range) refuse(key, v.dump(), expected);
   return v.get<double>();
 }
 

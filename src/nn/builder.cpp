@@ -40,28 +40,33 @@ std::int64_t elements(const HostTensor& t) {
 }  // namespace
 
 Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
-                 DType compute, LoraOptions lora, QuantizeOnLoad quantize)
+                 DType compute, LoraOptions lora, QuantizeOnLoad quantize, Dequantize dequantize)
     : backend_(backend),
       source_(source),
       weights_(weights),
       adapters_(adapters),
       compute_(compute),
       lora_(std::move(lora)),
-      quantize_(quantize) {}
+      quantize_(quantize),
+      dequantize_(dequantize) {}
+
+void Builder::upload(const HostTensor& t, const Tensor& out) {
+  if (t.bytes.empty() || weights_.measuring()) return;
+  if (t.dtype == out.dtype) {
+    backend_.upload(t.bytes.data(), t.bytes.size(), out);
+  } else {
+    const std::vector<std::byte> bytes = converted(t, out.dtype);
+    backend_.upload(bytes.data(), bytes.size(), out);
+  }
+}
 
 Tensor Builder::upload(const HostTensor& t, DType type, Shape shape) {
   const Tensor out = weights_.allocate(shape, type);
-  if (t.bytes.empty() || weights_.measuring()) return out;
-  if (t.dtype == type) {
-    backend_.upload(t.bytes.data(), t.bytes.size(), out);
-  } else {
-    const std::vector<std::byte> bytes = converted(t, type);
-    backend_.upload(bytes.data(), bytes.size(), out);
-  }
+  upload(t, out);
   return out;
 }
 
-Tensor Builder::dense(const TensorRequest& request, Shape shape) {
+HostTensor Builder::read(const TensorRequest& request) {
   const HostTensor t = source_.dense(request);
   if (!is_floating(t.dtype)) {
     throw UserError(ExitCode::model,
@@ -70,7 +75,22 @@ Tensor Builder::dense(const TensorRequest& request, Shape shape) {
                                 request.name, name_of(t.dtype)));
   }
   count_.frozen += elements(t);
-  return upload(t, compute_, shape);
+  return t;
+}
+
+Tensor Builder::dense(const TensorRequest& request, Shape shape) {
+  return upload(read(request), compute_, shape);
+}
+
+Tensor Builder::dequantized(const TensorRequest& request, Shape shape) {
+  const Tensor out = weights_.allocate(shape, compute_);
+  const Arena::Scope packed(weights_);
+  if (const std::optional<ops::Nf4Weight> w = nf4(request)) {
+    if (!weights_.measuring()) backend_.dequantize_nf4(*w, out);
+  } else {
+    upload(read(request), out);
+  }
+  return out;
 }
 
 std::optional<ops::Nf4Weight> Builder::nf4(const TensorRequest& request) {
@@ -142,10 +162,11 @@ std::shared_ptr<LoraModule> Builder::lora(const std::string& name, LinearKind ki
   m->scaling = lora_.scaling;
   m->dropout = lora_.dropout;
   m->stream = modules_.size();
+  const DType type = compute_ == DType::f64 ? DType::f64 : DType::f32;
   for (Parameter* p : {&m->a, &m->b}) {
     const Shape shape = p == &m->a ? Shape{m->r, in} : Shape{out, m->r};
-    p->value = adapters_.allocate(shape, DType::f32);
-    p->grad = adapters_.allocate(shape, DType::f32);
+    p->value = adapters_.allocate(shape, type);
+    p->grad = adapters_.allocate(shape, type);
     count_.trainable += shape.elements();
   }
   modules_.push_back(m);

@@ -34,8 +34,12 @@ Linear::Linear(Builder& builder, const std::string& name, LinearShape shape, Lin
                               .shape = stored_shape,
                               .role = TensorRole::linear,
                               .quantizable = kind != LinearKind::other};
-  nf4_ = builder.nf4(request);
-  if (!nf4_) dense_ = builder.dense(request, {shape.out, shape.in});
+  if (builder.dequantize() == Dequantize::at_load) {
+    dense_ = builder.dequantized(request, {shape.out, shape.in});
+  } else {
+    nf4_ = builder.nf4(request);
+    if (!nf4_) dense_ = builder.dense(request, {shape.out, shape.in});
+  }
   if (shape.bias) {
     bias_ = builder.dense({name + ".bias", {shape.out}, TensorRole::bias}, {shape.out});
   }
@@ -77,6 +81,9 @@ Tensor Linear::lora_input(Tape& t, const Tensor& x) const {
 }
 
 Linear::Forward Linear::begin(Tape& t, std::int64_t rows, const Epilogue& epilogue) const {
+  // A replay skips the last product, and with it the preactivation its backward would read.
+  MEDVQA_CHECK(!epilogue.last || epilogue.activation == ops::Activation::none,
+               "the last linear of a segment cannot have an activation");
   Forward saved;
   saved.wanted = !(epilogue.last && t.replaying());
   if (lora_) saved.u = t.allocate({rows, lora_->r}, compute_);

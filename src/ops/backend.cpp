@@ -90,9 +90,13 @@ void check_attention(const Attention& p) {
 
 }  // namespace
 
-Tensor Backend::take_scratch(std::size_t bytes) {
+Arena& Backend::scratch() const {
   MEDVQA_CHECK(scratch_ != nullptr, "no scratch arena: call use_scratch() first");
-  return scratch_->allocate({static_cast<std::int64_t>(bytes)}, DType::u8);
+  return *scratch_;
+}
+
+Tensor Backend::take_scratch(std::size_t bytes) {
+  return scratch().allocate({static_cast<std::int64_t>(bytes)}, DType::u8);
 }
 
 void Backend::upload(const void* host, std::size_t bytes, const Tensor& dst) {
@@ -138,7 +142,7 @@ void Backend::accumulate(const Tensor& src, const GradOut& dst) {
 
 void Backend::gemm(const Gemm& p) {
   check_gemm(p);
-  Arena::Scope scope(*scratch_);
+  Arena::Scope scope(scratch());
   const ProfiledSection section(profile_, "gemm", operations(p));
   do_gemm(p, take_scratch(scratch_bytes(p, traits())));
 }
@@ -148,7 +152,7 @@ void Backend::gemm_group(std::span<const Gemm> group) {
     check_gemm(p);
     MEDVQA_CHECK(p.a.data == group.front().a.data, "gemm_group: the products must share a");
   }
-  Arena::Scope scope(*scratch_);
+  Arena::Scope scope(scratch());
   double count = 0;
   for (const Gemm& p : group) count += operations(p);
   const ProfiledSection section(profile_, "gemm", count);
@@ -237,7 +241,7 @@ void Backend::rotary(const Rotary& p) {
 
 void Backend::attention(const Attention& p) {
   check_attention(p);
-  Arena::Scope scope(*scratch_);
+  Arena::Scope scope(scratch());
   const ProfiledSection section(profile_, "attention", operations(p));
   do_attention(p, take_scratch(scratch_bytes(p, traits())));
 }
@@ -248,7 +252,7 @@ void Backend::attention_backward(const AttentionBackward& p) {
   check_gradient("attention_backward", "dq", p.dq_THD, p.forward.q_THD);
   check_gradient("attention_backward", "dk", p.dk_SGD, p.forward.k_SGD);
   check_gradient("attention_backward", "dv", p.dv_SGD, p.forward.v_SGD);
-  Arena::Scope scope(*scratch_);
+  Arena::Scope scope(scratch());
   const ProfiledSection section(profile_, "attention_backward", operations(p));
   do_attention_backward(p, take_scratch(scratch_bytes(p, traits())));
 }
@@ -321,7 +325,7 @@ void Backend::linear_cross_entropy(const LinearCrossEntropy& p) {
   if (p.logits_RV) {
     check_like_rows(op, "logits", p.logits_RV, Tensor(nullptr, sums, {rows, p.weight_VC.dim(0)}));
   }
-  Arena::Scope scope(*scratch_);
+  Arena::Scope scope(scratch());
   const ProfiledSection section(profile_, "linear_cross_entropy", operations(p));
   do_linear_cross_entropy(p, take_scratch(scratch_bytes(p, traits())));
 }

@@ -15,10 +15,24 @@ std::size_t count(std::int64_t n) {
   return static_cast<std::size_t>(n);
 }
 
-// Heads whose values are not in the accumulator type are converted once, key and value whole.
-std::size_t converted_heads(const Attention& p) {
-  if (accumulator_size(p.q_THD.dtype) == size_of(p.q_THD.dtype)) return 0;
-  return 2 * count(p.max_k * p.q_THD.dim(2));
+// Sizes of one thread's attention, in bytes.
+struct HeadBytes {
+  std::size_t scores, scores_operand, tile, tile_operand, head, head_operand;
+};
+
+HeadBytes head_bytes(const Attention& p) {
+  const std::size_t sum = accumulator_size(p.q_THD.dtype);
+  // f16 is multiplied as f32; scores are operands themselves where they have that type.
+  const std::size_t operand = p.q_THD.dtype == DType::bf16 ? 2 : sum;
+  const std::int64_t keys = padded(p.max_k);
+  const std::int64_t size = p.q_THD.dim(2);
+  const std::size_t scores = count(kAttentionQueryTile * keys);
+  return {.scores = aligned(scores * sum),
+          .scores_operand = operand == sum ? 0 : aligned(scores * operand),
+          .tile = aligned(count(kAttentionQueryTile * size) * sum),
+          .tile_operand = aligned(count(kAttentionQueryTile * size) * operand),
+          .head = aligned(count(keys * size) * sum),
+          .head_operand = aligned(count(keys * size) * operand)};
 }
 }  // namespace
 
@@ -34,24 +48,18 @@ std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& trait
   return most;
 }
 
+// Scores; q; y; k transposed, v.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
-  const std::int64_t head_size = p.q_THD.dim(2);
-  const std::size_t scores = count(kAttentionQueryTile * p.max_k);
-  const std::size_t tiles = 2 * count(kAttentionQueryTile * head_size);
-  const std::size_t words = scores + tiles + converted_heads(p);
-  return static_cast<std::size_t>(traits.threads) *
-         aligned(words * accumulator_size(p.q_THD.dtype));
+  const HeadBytes h = head_bytes(p);
+  return count(traits.threads) *
+         (h.scores + h.scores_operand + h.tile_operand + h.tile + 2 * h.head_operand);
 }
 
+// Probabilities and their gradients; q, dy; dq; dk, dv; k transposed and not, v transposed.
 std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits) {
-  const Attention& f = p.forward;
-  const std::int64_t head_size = f.q_THD.dim(2);
-  const std::size_t scores = 2 * count(kAttentionQueryTile * f.max_k);
-  const std::size_t tiles = 4 * count(kAttentionQueryTile * head_size);
-  const std::size_t sums = 2 * count(f.max_k * head_size);
-  const std::size_t words = scores + tiles + sums + converted_heads(f);
-  return static_cast<std::size_t>(traits.threads) *
-         aligned(words * accumulator_size(f.q_THD.dtype));
+  const HeadBytes h = head_bytes(p.forward);
+  return count(traits.threads) * (2 * (h.scores + h.scores_operand) + 2 * h.tile_operand + h.tile +
+                                  2 * h.head + 3 * h.head_operand);
 }
 
 std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits) {

@@ -12,7 +12,7 @@ namespace medvqa::train {
 AdaptedModel::AdaptedModel(ops::Backend& backend, Arenas& arenas, const nn::WeightSource& source,
                            const nlohmann::json& config, const ModelSettings& settings) {
   nn::Builder builder(backend, source, arenas.weights(), arenas.adapters(), settings.compute,
-                      settings.lora, settings.quantize);
+                      settings.lora, settings.quantize, settings.dequantize);
   model_ = models::build_model(config, builder);
   modules_ = builder.modules();
   count_ = builder.count();

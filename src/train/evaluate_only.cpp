@@ -50,7 +50,7 @@ void shuffle_images(DataInputs& data, const DataConfig& config, std::uint64_t se
 
 Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
   const auto backend = make_backend(config.device);
-  const ModelInputs model = open_model(config, true);
+  ModelInputs model = open_model(config, true);
   DataInputs data = open_data(config, model);
   if (data.validation.examples.empty()) {
     throw UserError(ExitCode::config,
@@ -60,7 +60,9 @@ Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
   if (with_shuffled_images) shuffle_images(data, config.data, config.train.seed);
   PlannedWork work;
   work.evaluate = largest(evaluation_batches(data, config.train.batch_size));
-  const MemoryPlan plan = plan_memory(backend->traits(), model, autograd::Recompute::all, work);
+  const MemoryPlan plan =
+      choose_policy(backend->traits(), model, autograd::Recompute::all, usable_memory(), work);
+  model.settings.dequantize = plan.policy.dequantize;
   if (plan.sizes.total() > available_memory()) {
     throw UserError(ExitCode::memory,
                     fmt::format("the evaluation needs {} bytes and the machine has {} left; lower "

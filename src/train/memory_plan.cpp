@@ -56,13 +56,16 @@ std::vector<MicroBatch> largest(std::vector<MicroBatch> batches) {
 }
 
 MemoryPlan plan_memory(const ops::DeviceTraits& device, const ModelInputs& model,
-                       autograd::Recompute recompute, const PlannedWork& work) {
+                       const MemoryPolicy& policy, const PlannedWork& work) {
   ops::DryBackend backend(device);
   Arenas arenas;
   backend.use_scratch(arenas.scratch());
-  AdaptedModel adapted(backend, arenas, *model.source, model.config, model.settings);
+  ModelSettings settings = model.settings;
+  settings.dequantize = policy.dequantize;
+  AdaptedModel adapted(backend, arenas, *model.source, model.config, settings);
   PassOptions options;
-  options.recompute = recompute;
+  options.recompute = policy.recompute;
+  options.keep_weights = policy.dequantize == nn::Dequantize::per_segment;
   options.dropout = model.settings.lora.dropout > 0;
   options.want_logits = work.train_logits;
   for (const MicroBatch& b : work.train) {
@@ -73,18 +76,23 @@ MemoryPlan plan_memory(const ops::DeviceTraits& device, const ModelInputs& model
   for (const MicroBatch& b : work.evaluate) run_pass(backend, arenas, adapted, b, options);
   options.want_logits = true;
   for (const MicroBatch& b : work.logits) run_pass(backend, arenas, adapted, b, options);
-  return {arenas.peaks(), recompute, adapted.parameters()};
+  return {arenas.peaks(), policy, adapted.parameters()};
 }
 
 MemoryPlan choose_policy(const ops::DeviceTraits& device, const ModelInputs& model,
                          std::optional<autograd::Recompute> asked, std::size_t capacity,
                          const PlannedWork& work) {
   using autograd::Recompute;
-  if (asked) return plan_memory(device, model, *asked, work);
+  using nn::Dequantize;
   MemoryPlan plan;
   for (const Recompute r : {Recompute::none, Recompute::attention_saved, Recompute::all}) {
-    plan = plan_memory(device, model, r, work);
-    if (plan.sizes.total() <= capacity) break;
+    if (asked && *asked != r) continue;
+    for (const Dequantize d : {Dequantize::at_load, Dequantize::per_segment, Dequantize::per_use}) {
+      // Without replays a segment's weights are as many as all weights.
+      if (r == Recompute::none && d == Dequantize::per_segment) continue;
+      plan = plan_memory(device, model, {r, d}, work);
+      if (plan.sizes.total() <= capacity) return plan;
+    }
   }
   return plan;
 }
@@ -98,6 +106,22 @@ std::size_t available_memory() {
     if (key == "MemAvailable:") return kib * 1024;
   }
   return std::numeric_limits<std::size_t>::max();
+}
+
+std::size_t usable_memory() {
+  return available_memory() / 5 * 4;
+}
+
+std::string name_of(nn::Dequantize policy) {
+  switch (policy) {
+    case nn::Dequantize::at_load:
+      return "at_load";
+    case nn::Dequantize::per_segment:
+      return "per_segment";
+    case nn::Dequantize::per_use:
+      return "per_use";
+  }
+  return "";
 }
 
 std::string name_of(autograd::Recompute policy) {

@@ -119,7 +119,7 @@ void count_operations(const ModelInputs& model, const Config& config, const Micr
   backend.use_scratch(arenas.scratch());
   AdaptedModel adapted(backend, arenas, *model.source, model.config, model.settings);
   PassOptions options;
-  options.recompute = plan.memory.recompute;
+  options.recompute = plan.memory.policy.recompute;
   backend.clear_count();
   run_pass(backend, arenas, adapted, worst, options);
   const std::int64_t per_step = config.train.batch_size * config.train.gradient_accumulation;
@@ -166,7 +166,7 @@ Plan make_plan(const Config& config, const std::string& device) {
   const MicroBatch& worst = work.train.front();
   plan.host = host_bytes(plan.device, worst, model);
   for (const Recompute r : {Recompute::none, Recompute::attention_saved, Recompute::all}) {
-    const MemoryPlan m = plan_memory(plan.device.traits, model, r, work);
+    const MemoryPlan m = plan_memory(plan.device.traits, model, {.recompute = r}, work);
     plan.policies.emplace_back(r, m.sizes.total() + plan.host);
   }
   const std::size_t capacity =
@@ -197,8 +197,8 @@ nlohmann::json to_json(const Plan& plan) {
       {"fits", plan.fits()},
       {"estimate", !plan.device.built_in},
       {"policy",
-       {{"recompute", name_of(plan.memory.recompute)},
-        {"weights", "dequantised per use"},
+       {{"recompute", name_of(plan.memory.policy.recompute)},
+        {"weights", name_of(plan.memory.policy.dequantize)},
         {"compute", medvqa::name_of(plan.compute)}}},
       {"flops_per_step", {{"linear", plan.linear_flops}, {"attention", plan.attention_flops}}},
       {"worst_sample", {{"tokens", plan.tokens}, {"patches", plan.patches}}},
@@ -238,8 +238,9 @@ std::string to_table(const Plan& plan) {
     t += fmt::format("recompute {:<16} {:>10.3f} GiB {}\n", name_of(p.first), gib(p.second),
                      p.second <= plan.device.capacity ? "fits" : "does not fit");
   }
-  t += fmt::format("chosen: recompute {}, which {}\n", name_of(plan.memory.recompute),
-                   plan.fits() ? "fits" : "does not fit either");
+  t += fmt::format("chosen: recompute {}, weights dequantised {}, {:.3f} GiB, which {}\n",
+                   name_of(plan.memory.policy.recompute), name_of(plan.memory.policy.dequantize),
+                   gib(plan.total()), plan.fits() ? "fits" : "does not fit either");
   t += fmt::format("one optimizer step: {:.2f} TFLOP in products, {:.2f} in attention\n",
                    plan.linear_flops / 1e12, plan.attention_flops / 1e12);
   return t;

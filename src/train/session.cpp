@@ -50,9 +50,9 @@ void Session::plan(Purpose purpose) {
     work.logits.push_back(
         dry_micro_batch(*data_.processor, data_.train, steps_.back().micro_batches.front()));
   }
-  // A fifth stays for the page cache of the mapped checkpoint, images and the C library.
-  const std::size_t capacity = available_memory() / 5 * 4;
-  memory_ = choose_policy(backend_->traits(), model_, config_.train.recompute, capacity, work);
+  memory_ =
+      choose_policy(backend_->traits(), model_, config_.train.recompute, usable_memory(), work);
+  model_.settings.dequantize = memory_.policy.dequantize;
   if (memory_.sizes.total() > available_memory()) {
     const std::vector<std::string> changes = changes_that_fit(config_, "");
     throw UserError(
@@ -67,7 +67,8 @@ void Session::plan(Purpose purpose) {
 
 PassOptions Session::pass_options(std::int64_t step) const {
   PassOptions o;
-  o.recompute = memory_.recompute;
+  o.recompute = memory_.policy.recompute;
+  o.keep_weights = memory_.policy.dequantize == nn::Dequantize::per_segment;
   o.dropout = model_.settings.lora.dropout > 0;
   const auto words = philox4x32(config_.train.seed, 0, static_cast<std::uint64_t>(step));
   o.random_key = std::uint64_t{words[0]} << 32 | words[1];

@@ -50,7 +50,7 @@ PassResult run_pass(ops::Backend& backend, Arenas& arenas, const AdaptedModel& a
   SegmentTape tape(backend, arenas.step_memory(),
                    {.recompute = options.recompute,
                     .training = options.training,
-                    .keep_weights = false,
+                    .keep_weights = options.keep_weights,
                     .random_key = options.random_key,
                     .dropout = options.dropout});
   const models::Model& model = adapted.model();

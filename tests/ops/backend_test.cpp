@@ -50,6 +50,11 @@ TEST(Backend, GemmRefusesWhatDoesNotFit) {
   refused([](Gemm& p) { p.a = p.b = p.c = tensor({4, 4}, DType::i32); });
 }
 
+TEST(Backend, OperationsWithoutScratchMemoryAreRefused) {
+  DryBackend backend({});
+  EXPECT_THROW(backend.gemm(product()), InternalError);
+}
+
 TEST(Backend, GroupsMustShareTheirLeftOperand) {
   Dry d;
   std::array<float, 64> memory{};

@@ -20,21 +20,13 @@ inline nn::LoraOptions adapt_all(std::int64_t r, double scaling, double dropout 
   return o;
 }
 
-// In f64 the masters are replaced by f64 tensors: there is no mixed f64 and f32 product, and
-// differences need more digits than f32 has.
 inline void fill_adapters(TestDevice& device,
                           std::span<const std::shared_ptr<nn::LoraModule>> modules,
                           double scale = 0.5) {
-  const DType type = device.compute() == DType::f64 ? DType::f64 : DType::f32;
   for (const auto& m : modules) {
     for (nn::Parameter* p : {&m->a, &m->b}) {
-      const Shape shape = p->value.shape;
-      if (p->value.dtype != type) {
-        p->value = device.tensors().allocate(shape, type);
-        p->grad = device.tensors().allocate(shape, type);
-      }
-      device.set(p->value, random_values(m->name + (p == &m->a ? ".a" : ".b"), shape.elements(),
-                                         -scale, scale));
+      device.set(p->value, random_values(m->name + (p == &m->a ? ".a" : ".b"),
+                                         p->value.elements(), -scale, scale));
       device.backend().fill(p->grad, 0);
     }
   }

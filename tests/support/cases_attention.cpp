@@ -55,6 +55,9 @@ std::vector<Options> options() {
   Options cross{shape(4, 2, 16, {3, 70}, false), true};
   cross.shape.k_lengths = {66, 5};
   list.push_back(cross);
+  Options empty{shape(2, 1, 16, {3, 2, 0, 4}, false), true};
+  empty.shape.k_lengths = {5, 0, 6, 7};
+  list.push_back(empty);
   return list;
 }
 

@@ -111,7 +111,8 @@ AttentionResult attention(const AttentionShape& s, const Vector& q, const Vector
   std::int64_t q_begin = 0, k_begin = 0;
   for (std::size_t n = 0; n < s.q_lengths.size(); ++n) {
     for (std::int64_t h = 0; h < s.heads; ++h) {
-      for (std::int64_t i = 0; i < s.q_lengths[n]; ++i) {
+      // Without keys nothing is read and nothing flows back.
+      for (std::int64_t i = 0; s.k_lengths[n] > 0 && i < s.q_lengths[n]; ++i) {
         const std::int64_t keys = s.causal ? std::min(s.k_lengths[n], i + 1) : s.k_lengths[n];
         computation.run({h, h / (s.heads / s.groups), q_begin + i, k_begin, keys}, rows);
       }

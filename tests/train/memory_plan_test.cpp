@@ -2,7 +2,10 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+
 #include "medvqa/train/adapter_files.h"
+#include "medvqa/train/backend_factory.h"
 #include "medvqa/train/evaluate.h"
 #include "medvqa/train/random_checkpoint.h"
 #include "tests/train/train_test_support.h"
@@ -72,12 +75,58 @@ TEST_F(Plan, HoldsForA16BitModelAndOneQuantisedOnLoad) {
   const Config nested = load(folder_, c, {"model.quantization=nf4"});
   const ModelInputs a = open_model(plain, true), b = open_model(nested, true);
   const auto weights = [](const ModelInputs& m) {
-    return plan_memory({}, m, autograd::Recompute::all, {}).sizes.weights;
+    return plan_memory({}, m, {}, {}).sizes.weights;
   };
   EXPECT_GT(weights(a), weights(b));
 }
 
-// Keeping more takes more memory; the policy chosen is the first that fits.
+constexpr MemoryPolicy kPolicies[] = {
+    {autograd::Recompute::none, nn::Dequantize::at_load},
+    {autograd::Recompute::none, nn::Dequantize::per_use},
+    {autograd::Recompute::attention_saved, nn::Dequantize::at_load},
+    {autograd::Recompute::attention_saved, nn::Dequantize::per_segment},
+    {autograd::Recompute::attention_saved, nn::Dequantize::per_use},
+    {autograd::Recompute::all, nn::Dequantize::at_load},
+    {autograd::Recompute::all, nn::Dequantize::per_segment},
+    {autograd::Recompute::all, nn::Dequantize::per_use}};
+
+// One step's gradients, bit for bit, and every arena's peak to the byte.
+TEST_F(Plan, NoPolicyChangesANumber) {
+  for (const char* compute : {"f32", "bf16"}) {
+    const std::string setting = std::string("model.compute=") + compute;
+    const Config config = load(folder_, fixture_config(folder_), {setting});
+    Session session(config, Session::Purpose::train);
+    const std::vector<MicroBatch> batches = batches_of(session, 0);
+    PlannedWork work;
+    work.train = batches;
+    std::vector<std::vector<float>> expected;
+    for (const MemoryPolicy& policy : kPolicies) {
+      ModelInputs inputs = open_model(config, true);
+      const MemoryPlan plan = plan_memory(session.backend().traits(), inputs, policy, work);
+      const auto backend = make_backend("cpu");
+      Arenas arenas(*backend, plan.sizes);
+      inputs.settings.dequantize = policy.dequantize;
+      AdaptedModel model(*backend, arenas, *inputs.source, inputs.config, inputs.settings);
+      load_adapter(*backend, *inputs.start, model);
+      PassOptions options = session.pass_options(0);
+      options.recompute = policy.recompute;
+      options.keep_weights = policy.dequantize == nn::Dequantize::per_segment;
+      accumulate_gradients(*backend, arenas, model, batches, options);
+      std::vector<std::vector<float>> gradients;
+      for (const Tensor& g : model.gradients()) {
+        gradients.emplace_back(static_cast<std::size_t>(g.elements()));
+        backend->download(g, gradients.back().data(), g.bytes());
+      }
+      const std::string what =
+          setting + " " + name_of(policy.recompute) + " weights " + name_of(policy.dequantize);
+      expect_equal(arenas.peaks(), plan.sizes, what);
+      if (expected.empty()) expected = gradients;
+      EXPECT_EQ(gradients, expected) << what;
+    }
+  }
+}
+
+// The fastest first: without replays, then with weights that are dequantised less often.
 TEST_F(Plan, TheFirstPolicyThatFitsIsTaken) {
   using autograd::Recompute;
   const Config config = load(folder_, fixture_config(folder_));
@@ -85,20 +134,26 @@ TEST_F(Plan, TheFirstPolicyThatFitsIsTaken) {
   PlannedWork work;
   work.train = batches_of(session, 0);
   const ops::DeviceTraits& device = session.backend().traits();
-  const auto need = [&](Recompute r) {
-    return plan_memory(device, session.model_inputs(), r, work).sizes.total();
-  };
   const auto choice = [&](std::size_t capacity, std::optional<Recompute> asked = {}) {
-    return choose_policy(device, session.model_inputs(), asked, capacity, work).recompute;
+    const MemoryPlan p = choose_policy(device, session.model_inputs(), asked, capacity, work);
+    return name_of(p.policy.recompute) + " " + name_of(p.policy.dequantize);
   };
-  ASSERT_LT(need(Recompute::all), need(Recompute::attention_saved));
-  ASSERT_LT(need(Recompute::attention_saved), need(Recompute::none));
-  EXPECT_EQ(choice(need(Recompute::none)), Recompute::none);
-  EXPECT_EQ(choice(need(Recompute::none) - 1), Recompute::attention_saved);
-  EXPECT_EQ(choice(need(Recompute::attention_saved)), Recompute::attention_saved);
-  EXPECT_EQ(choice(need(Recompute::attention_saved) - 1), Recompute::all);
-  EXPECT_EQ(choice(0), Recompute::all);
-  EXPECT_EQ(choice(0, Recompute::none), Recompute::none);
+  std::vector<std::size_t> needs;
+  for (const MemoryPolicy& p : kPolicies) {
+    needs.push_back(plan_memory(device, session.model_inputs(), p, work).sizes.total());
+  }
+  for (std::size_t i = 0; i < needs.size(); ++i) {
+    const auto first = std::find_if(needs.begin(), needs.end(),
+                                    [&](std::size_t need) { return need <= needs[i]; });
+    const MemoryPolicy& p = kPolicies[first - needs.begin()];
+    EXPECT_EQ(choice(needs[i]), name_of(p.recompute) + " " + name_of(p.dequantize));
+  }
+  EXPECT_EQ(choice(*std::max_element(needs.begin(), needs.end())), "none at_load");
+  EXPECT_LT(needs[1], needs[0]);
+  EXPECT_LT(needs[4], needs[1]);
+  EXPECT_LT(needs[7], needs[4]);
+  EXPECT_EQ(choice(0), "all per_use");
+  EXPECT_EQ(choice(0, Recompute::none), "none per_use");
 }
 
 TEST_F(Plan, LeavesOutWhatALargerBatchCovers) {

@@ -159,8 +159,7 @@ TEST_F(Step, AnAdapterWithoutBIsTheBaseModel) {
   const auto backend = make_backend("cpu");
   PlannedWork work;
   work.logits = {batch};
-  Arenas arenas(*backend,
-                plan_memory(backend->traits(), base, autograd::Recompute::all, work).sizes);
+  Arenas arenas(*backend, plan_memory(backend->traits(), base, {}, work).sizes);
   const AdaptedModel model(*backend, arenas, *base.source, base.config, base.settings);
   EXPECT_TRUE(model.modules().empty());
   EXPECT_EQ(neutral, logits_of(*backend, arenas, model, batch));

@@ -66,9 +66,11 @@ struct BFloat16 {
 
  private:
   static std::uint16_t round(float value) {
+    // Both values are made and one chosen, so that loops over it become vector code.
     const auto u = std::bit_cast<std::uint32_t>(value);
-    if ((u & 0x7fffffffu) > 0x7f800000u) return static_cast<std::uint16_t>((u >> 16) | 0x40u);
-    return static_cast<std::uint16_t>((u + 0x7fffu + ((u >> 16) & 1u)) >> 16);
+    const std::uint32_t quiet_nan = (u >> 16) | 0x40u;
+    const std::uint32_t nearest = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    return static_cast<std::uint16_t>((u & 0x7fffffffu) > 0x7f800000u ? quiet_nan : nearest);
   }
 };
 

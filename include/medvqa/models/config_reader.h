@@ -16,7 +16,9 @@ class ConfigReader {
   ConfigReader section(const std::string& key) const;
   // Integers must lie in [1, 2^31); without a fallback a missing key is an error.
   std::int64_t integer(const std::string& key, std::optional<std::int64_t> fallback = {}) const;
-  double number(const std::string& key, std::optional<double> fallback = {}) const;
+  // A number in [least, most].
+  double number(const std::string& key, double least, double most,
+                std::optional<double> fallback = {}) const;
   bool boolean(const std::string& key, bool fallback) const;
   std::string text(const std::string& key, const std::string& fallback) const;
   const nlohmann::json& json() const { return object_; }

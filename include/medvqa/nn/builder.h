@@ -21,9 +21,10 @@ enum class LinearKind : std::uint8_t {
   other,  // merger, projector, head, patch embedding: never adapted by kind, never quantised
 };
 
+// f32, or f64 where the compute type is f64.
 struct Parameter {
-  Tensor value;  // f32
-  Tensor grad;   // f32, zeroed at the start of an optimizer step
+  Tensor value;
+  Tensor grad;  // zeroed at the start of an optimizer step
 };
 
 // The adapter of one linear.
@@ -48,6 +49,13 @@ struct LoraOptions {
 
 enum class QuantizeOnLoad : std::uint8_t { no, nf4, nf4_nested };
 
+// When a 4-bit weight becomes a matrix in the compute type. Numbers do not depend on it.
+enum class Dequantize : std::uint8_t {
+  at_load,      // once; the packed form is not kept
+  per_segment,  // forward for the replay, and kept from there into the backward
+  per_use,      // before every product
+};
+
 // Counts for plan and report, tied tensors once.
 struct ParameterCount {
   std::int64_t frozen = 0;
@@ -57,7 +65,8 @@ struct ParameterCount {
 class Builder {
  public:
   Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
-          DType compute, LoraOptions lora, QuantizeOnLoad quantize);
+          DType compute, LoraOptions lora, QuantizeOnLoad quantize,
+          Dequantize dequantize = Dequantize::per_use);
 
   DType compute() const { return compute_; }
   ops::Backend& backend() { return backend_; }
@@ -65,6 +74,9 @@ class Builder {
 
   // A dense tensor in the compute type, reshaped to `shape` in memory.
   Tensor dense(const TensorRequest& request, Shape shape);
+  // A linear's weight in the compute type, dequantised if it is a 4-bit one.
+  Tensor dequantized(const TensorRequest& request, Shape shape);
+  Dequantize dequantize() const { return dequantize_; }
   // The 4-bit form of a linear's weight, if stored so or quantised on load; else nothing.
   std::optional<ops::Nf4Weight> nf4(const TensorRequest& request);
   // The module's adapter if it is to be adapted, else null. Values are left unset.
@@ -75,6 +87,8 @@ class Builder {
   const ParameterCount& count() const { return count_; }
 
  private:
+  HostTensor read(const TensorRequest& request);
+  void upload(const HostTensor& t, const Tensor& out);
   Tensor upload(const HostTensor& t, DType type, Shape shape);
   ops::Nf4Weight upload_nf4(const HostNf4& w);
   ops::Nf4Weight quantize(const TensorRequest& request);
@@ -86,6 +100,7 @@ class Builder {
   DType compute_;
   LoraOptions lora_;
   QuantizeOnLoad quantize_;
+  Dequantize dequantize_;
   std::vector<std::shared_ptr<LoraModule>> modules_;
   ParameterCount count_;
 };

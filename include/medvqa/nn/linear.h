@@ -74,7 +74,7 @@ class Linear {
 
   LinearShape shape_;
   DType compute_;
-  Tensor dense_;                       // [out, in] in the compute type, if not 4-bit
+  Tensor dense_;                       // [out, in] in the compute type, if not kept as 4-bit
   std::optional<ops::Nf4Weight> nf4_;  // else
   Tensor bias_;
   std::shared_ptr<LoraModule> lora_;

@@ -91,6 +91,7 @@ class Backend {
   void adamw(const AdamW& p);
 
  private:
+  Arena& scratch() const;
   Tensor take_scratch(std::size_t bytes);
 
   virtual void do_upload(const void* host, const Tensor& dst) = 0;

@@ -12,13 +12,19 @@ namespace medvqa::ops {
 // f16 products on a device without them: f32 copies of a, b and c.
 std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits);
 std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& traits);
-// Per thread: a tile of scores, and f32 copies of a head's keys and values.
+// Per thread: tiles of scores, and a head's keys and values in the type products read.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits);
 std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits);
 // A chunk of logits in the accumulator type, and its gradient in the type of x.
 std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits);
 
-// Query rows per tile of the CPU's attention, fixed here because scratch depends on it.
-inline constexpr std::int64_t kAttentionQueryTile = 64;
+// The CPU's attention, fixed here because scratch depends on it: query rows a tile, and the
+// multiple rows and keys of a product are filled up to, so that lengths share the products made for
+// them.
+inline constexpr std::int64_t kAttentionQueryTile = 128;
+inline constexpr std::int64_t kAttentionPadding = 16;
+constexpr std::int64_t padded(std::int64_t n) {
+  return (n + kAttentionPadding - 1) / kAttentionPadding * kAttentionPadding;
+}
 
 }  // namespace medvqa::ops

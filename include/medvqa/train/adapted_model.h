@@ -15,6 +15,7 @@ struct ModelSettings {
   DType compute = DType::f32;
   nn::LoraOptions lora;
   nn::QuantizeOnLoad quantize = nn::QuantizeOnLoad::no;
+  nn::Dequantize dequantize = nn::Dequantize::per_use;
   bool eight_bit_optimizer = true;
 };
 

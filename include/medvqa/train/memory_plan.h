@@ -9,9 +9,15 @@
 
 namespace medvqa::train {
 
+// What is kept and what is made again; the numbers a run computes do not depend on it.
+struct MemoryPolicy {
+  autograd::Recompute recompute = autograd::Recompute::all;
+  nn::Dequantize dequantize = nn::Dequantize::per_use;
+};
+
 struct MemoryPlan {
   ArenaSizes sizes;
-  autograd::Recompute recompute = autograd::Recompute::all;
+  MemoryPolicy policy;
   nn::ParameterCount parameters;
 };
 
@@ -25,10 +31,11 @@ struct PlannedWork {
 
 // The sizes every arena needs for all of `work`.
 MemoryPlan plan_memory(const ops::DeviceTraits& device, const ModelInputs& model,
-                       autograd::Recompute recompute, const PlannedWork& work);
+                       const MemoryPolicy& policy, const PlannedWork& work);
 
-// The first of none, attention_saved, all that fits `capacity` bytes; all if none does. A policy
-// that was asked for is taken as it is.
+// The fastest that fits `capacity` bytes, the smallest if none does: recompute none,
+// attention_saved or all, or the one asked for; for each, weights dequantised at load, per segment
+// or per use.
 MemoryPlan choose_policy(const ops::DeviceTraits& device, const ModelInputs& model,
                          std::optional<autograd::Recompute> asked, std::size_t capacity,
                          const PlannedWork& work);
@@ -39,7 +46,11 @@ std::vector<MicroBatch> largest(std::vector<MicroBatch> batches);
 
 // Bytes of memory the system can still give; from /proc/meminfo.
 std::size_t available_memory();
+// Four fifths of it: the rest stays for the page cache of the mapped checkpoint, images and the C
+// library.
+std::size_t usable_memory();
 
 std::string name_of(autograd::Recompute policy);
+std::string name_of(nn::Dequantize policy);
 
 }  // namespace medvqa::train

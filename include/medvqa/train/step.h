@@ -12,7 +12,8 @@ namespace medvqa::train {
 struct PassOptions {
   bool training = true;
   autograd::Recompute recompute = autograd::Recompute::all;
-  double loss_scale = 1;  // 1 / label tokens of the whole optimizer step
+  bool keep_weights = false;  // dequantised weights stay from a segment's replay to its backward
+  double loss_scale = 1;      // 1 / label tokens of the whole optimizer step
   bool want_logits = false;
   bool dropout = false;
   std::uint64_t random_key = 0;

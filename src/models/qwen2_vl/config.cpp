@@ -14,7 +14,7 @@ VisionConfig read_vision(const ConfigReader& r) {
   c.depth = r.integer("depth", c.depth);
   c.channels = r.integer("embed_dim", c.channels);
   c.heads = r.integer("num_heads", c.heads);
-  const double ratio = r.number("mlp_ratio", 4.0);
+  const double ratio = r.number("mlp_ratio", 0.01, 100, 4.0);
   c.feed_forward = static_cast<std::int64_t>(static_cast<double>(c.channels) * ratio);
   c.in_channels = r.integer("in_channels", c.in_channels);
   c.patch_size = r.integer("patch_size", c.patch_size);
@@ -38,7 +38,7 @@ TextConfig read_text(const ConfigReader& r) {
   c.layers = r.integer("num_hidden_layers");
   c.heads = r.integer("num_attention_heads");
   c.kv_heads = r.integer("num_key_value_heads", c.heads);
-  c.eps = r.number("rms_norm_eps", 1e-6);
+  c.eps = r.number("rms_norm_eps", 1e-12, 1, 1e-6);
   if (c.channels % c.heads != 0 || c.head_size() % 2 != 0) {
     r.refuse("num_attention_heads", std::to_string(c.heads),
              "a divisor of hidden_size with an even head size");
@@ -53,7 +53,7 @@ TextConfig read_text(const ConfigReader& r) {
     r.refuse("use_sliding_window", "true", "false (sliding windows are not built)");
   }
   const ConfigReader rope = r.section("rope_parameters");
-  c.rope_theta = rope.number("rope_theta", c.rope_theta);
+  c.rope_theta = rope.number("rope_theta", 1, 1e12, c.rope_theta);
   if (!rope.has("mrope_section")) rope.refuse("mrope_section", "missing", "three integers");
   const nlohmann::json& sections = rope.json().at("mrope_section");
   std::int64_t sum = 0;
