@@ -21,8 +21,8 @@ constexpr std::size_t kGiB = std::size_t{1} << 30;
 // Taken by the driver, cuBLAS and cuDNN before the first tensor.
 constexpr std::size_t kCudaContext = std::size_t{700} << 20;
 constexpr std::size_t kCudaWorkspace = std::size_t{32} << 20;
-// Program, tokenizer, libraries' own buffers. Measured: 40 to 60 MiB.
-constexpr std::size_t kHostProgram = std::size_t{48} << 20;
+// Program, tokenizer, libraries' own buffers. Measured: 50 to 150 MiB.
+constexpr std::size_t kHostProgram = std::size_t{80} << 20;
 constexpr std::size_t kBatchesAhead = 3;
 
 struct KnownDevice {
@@ -103,13 +103,17 @@ std::vector<ModulePart> parts_of(const ModelInputs& model) {
   return parts;
 }
 
-std::size_t host_bytes(const Device& device, const MicroBatch& batch, const ModelInputs& model) {
+// Beside the arenas: the program, batches prepared ahead, and the adapter while it is written.
+std::size_t host_bytes(const Device& device, const MicroBatch& batch, const ModelInputs& model,
+                       const std::vector<ModulePart>& modules) {
   if (!device.built_in) return 0;
   const nlohmann::json vision = model.config.value("vision_config", nlohmann::json::object());
   const std::int64_t patch = vision.value("patch_size", 14);
   const std::int64_t columns = 3 * vision.value("temporal_patch_size", 2) * patch * patch;
   const auto patches = static_cast<std::size_t>(batch.input.patch_rows * columns) * sizeof(float);
-  return kHostProgram + kBatchesAhead * patches;
+  std::size_t adapter = 0;
+  for (const ModulePart& m : modules) adapter += static_cast<std::size_t>(m.trainable);
+  return kHostProgram + kBatchesAhead * patches + adapter * sizeof(float);
 }
 
 void count_operations(const ModelInputs& model, const Config& config, const MicroBatch& worst,
@@ -164,15 +168,15 @@ Plan make_plan(const Config& config, const std::string& device) {
   PlannedWork work;
   work.train.push_back(worst_batch(config, model));
   const MicroBatch& worst = work.train.front();
-  plan.host = host_bytes(plan.device, worst, model);
+  plan.modules = parts_of(model);
+  plan.host = host_bytes(plan.device, worst, model, plan.modules);
   for (const Recompute r : {Recompute::none, Recompute::attention_saved, Recompute::all}) {
     const MemoryPlan m = plan_memory(plan.device.traits, model, {.recompute = r}, work);
     plan.policies.emplace_back(r, m.sizes.total() + plan.host);
   }
-  const std::size_t capacity =
-      plan.device.capacity > plan.host ? plan.device.capacity - plan.host : 0;
-  plan.memory = choose_policy(plan.device.traits, model, config.train.recompute, capacity, work);
-  plan.modules = parts_of(model);
+  // On this machine as `train` chooses: it leaves some to the system.
+  const std::size_t usable = plan.device.built_in ? usable_memory() : plan.device.capacity;
+  plan.memory = choose_policy(plan.device.traits, model, config.train.recompute, usable, work);
   plan.tokens = worst.input.tokens() / worst.input.samples();
   plan.patches = worst.input.patch_rows / worst.input.samples();
   count_operations(model, config, worst, plan);
