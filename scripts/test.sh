@@ -3,7 +3,7 @@
 #
 #   scripts/test.sh                everything that needs no reference stack
 #   scripts/test.sh --reference    ... the live comparison with transformers + PEFT + bitsandbytes
-#                                  (5.6 GB), and the clang build
+#                                  (5.6 GB), the clang build and the suite under sanitizers
 #   scripts/test.sh --asan         ... the suite under AddressSanitizer + UBSan
 #   scripts/test.sh --clang        ... the clang build
 #
@@ -16,7 +16,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.." || exit 1
 reference=no asan=no clang=no
 for argument in "$@"; do
   case $argument in
-    --reference) reference=yes clang=yes ;;
+    --reference) reference=yes clang=yes asan=yes ;;
     --asan) asan=yes ;;
     --clang) clang=yes ;;
     *) sed -n '2,12p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//' >&2; exit 2 ;;

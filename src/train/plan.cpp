@@ -167,6 +167,7 @@ Plan make_plan(const Config& config, const std::string& device) {
   plan.compute = model.settings.compute;
   PlannedWork work;
   work.train.push_back(worst_batch(config, model));
+  work.evaluate = work.train;  // every run ends with one pass that only goes forward
   const MicroBatch& worst = work.train.front();
   plan.modules = parts_of(model);
   plan.host = host_bytes(plan.device, worst, model, plan.modules);
