@@ -21,8 +21,8 @@ constexpr std::size_t kGiB = std::size_t{1} << 30;
 // Taken by the driver, cuBLAS and cuDNN before the first tensor.
 constexpr std::size_t kCudaContext = std::size_t{700} << 20;
 constexpr std::size_t kCudaWorkspace = std::size_t{32} << 20;
-// Program, tokenizer, libraries' own buffers. Measured: 50 to 150 MiB.
-constexpr std::size_t kHostProgram = std::size_t{80} << 20;
+// Program, tokenizer, libraries' own buffers. Measured: 50 to 180 MiB.
+constexpr std::size_t kHostProgram = std::size_t{64} << 20;
 constexpr std::size_t kBatchesAhead = 3;
 
 struct KnownDevice {

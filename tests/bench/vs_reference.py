@@ -130,8 +130,9 @@ def ceiling(compute: str) -> float:
     return 2 * 2048**3 / best / 1e9
 
 
-def compare(medvqa: Path, folder: Path, options: dict, turns: int) -> list[str]:
-    """One row of the table for a compute type and a policy, from `turns` turns of each program."""
+def compare(medvqa: Path, folder: Path, options: dict, turns: int) -> tuple[list[str], dict]:
+    """One row of the table for a compute type and a policy, from `turns` turns of each program;
+    and median step and peak of both."""
     ours, theirs, ceilings = [], [], []
     for _ in range(turns):
         ceilings.append(ceiling(options["compute"]))
@@ -160,10 +161,25 @@ def compare(medvqa: Path, folder: Path, options: dict, turns: int) -> list[str]:
     attention_rate = statistics.median(
         (r["attention"][1] + r["attention_backward"][1]) /
         (r["attention"][0] + r["attention_backward"][0]) for r in rows)
+    figures = {"ours": (mine, max(r["peak"] for r in ours))}
+    if theirs:
+        figures["theirs"] = (step(theirs), max(r["peak"] for r in theirs))
     return cells + [f"{linear:.0f} + {attention:.0f}",
                     f"{100 * (linear + attention) / mine / top:.0f}%",
                     f"{100 * gemm_rate / top:.0f}%", f"{100 * attention_rate / top:.0f}%",
-                    f"{top:.0f}"]
+                    f"{top:.0f}"], figures
+
+
+def verdict(compute: str, figures: dict) -> str:
+    """Our fastest policy that stays below the peak of the reference with recompute, against it."""
+    bar, limit = figures["all"]["theirs"]
+    fitting = {policy: f["ours"] for policy, f in figures.items() if f["ours"][1] <= limit}
+    if not fitting:
+        return f"{compute}: no policy stays below the {limit:.2f} GB of the reference"
+    policy = min(fitting, key=lambda p: fitting[p][0])
+    return (f"{compute}: recompute {policy} takes {fitting[policy][0]:.2f} s in "
+            f"{fitting[policy][1]:.2f} GB, the reference with recompute {bar:.2f} s in "
+            f"{limit:.2f} GB: {bar / fitting[policy][0]:.2f} x its steps per second")
 
 
 def main() -> None:
@@ -184,13 +200,19 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         prepare(arguments.medvqa.resolve(), folder, arguments.shape, arguments.samples)
+        verdicts = []
         for compute in arguments.compute:
+            figures = {}
             for recompute in arguments.recompute:
                 options = {"compute": compute, "recompute": recompute, "steps": arguments.steps,
                            "samples": arguments.samples,
                            "reference": not arguments.no_reference}
-                cells = compare(arguments.medvqa.resolve(), folder, options, arguments.turns)
+                cells, figures[recompute] = compare(arguments.medvqa.resolve(), folder, options,
+                                                    arguments.turns)
                 print("| " + " | ".join(cells) + " |", flush=True)
+            if "theirs" in figures.get("all", {}):
+                verdicts.append(verdict(compute, figures))
+        print("\n" + "\n".join(verdicts))
 
 
 if __name__ == "__main__":
