@@ -15,12 +15,12 @@ import numpy as np
 import torch
 from safetensors.numpy import save_file
 
-from reference import program, run_reference, samples, tiny_models
+from reference import program, qwen2_vl_family, run_reference, samples
 
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGES = ["torch", "transformers", "peft", "bitsandbytes", "tokenizers", "safetensors",
             "pillow", "numpy"]
-RECIPE = tiny_models.Recipe(
+RECIPE = qwen2_vl_family.Recipe(
     seed=20260301, storage="nf4_nested", tied=False, dtype="bfloat16", heads=3, kv_heads=1,
     head_dim=16, intermediate=256, layers=2, vision_heads=2, vision_head_dim=20, vision_depth=2,
     vision_mlp_ratio=2, merges=64, spare_rows=1, skip_modules=["lm_head", "model.visual.merger"],
@@ -59,7 +59,8 @@ def write_expected(folder: Path) -> dict:
     save_file({k: np.ascontiguousarray(v) for k, v in probe.items()},
               folder / "expected.safetensors", metadata)
     inputs = {name: torch.cat([getattr(s, name) for s in encoded]).tolist()
-              for name in ("input_ids", "labels", "image_grid_thw")}
+              for name in ("input_ids", "labels")}
+    inputs["image_grid_thw"] = torch.cat([s.images["image_grid_thw"] for s in encoded]).tolist()
     (folder / "expected_inputs.json").write_text(json.dumps(inputs) + "\n")
     (folder / "expected_training.json").write_text(json.dumps(records, indent=1) + "\n")
     return run_reference.rounding(results["f32"], results["f64"])
@@ -71,7 +72,7 @@ def main() -> None:
     folder = parser.parse_args().out
     shutil.rmtree(folder, ignore_errors=True)
     torch.set_num_threads(1)
-    tiny_models.write_checkpoint(RECIPE, folder / "checkpoint")
+    qwen2_vl_family.write_checkpoint(RECIPE, folder / "checkpoint")
     run_reference.make_adapter(folder / "checkpoint", RECIPE, folder / "adapter")
     write_images_and_rows(folder)
     rounding = write_expected(folder)

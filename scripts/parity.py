@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """Live comparison with transformers + PEFT + bitsandbytes on fresh random models.
 
-For every seed a Qwen2-VL of drawn shape, an adapter with B != 0 and samples are made, run through
-the reference stack and through medvqa, and compared. Needs scripts/requirements-reference.txt.
+For every seed a model of drawn shape, an adapter with B != 0 and samples are made, run through the
+reference stack and through medvqa, and compared: a Qwen2-VL for even places in the list of seeds,
+an mllama for odd ones, unless --family says which. Needs scripts/requirements-reference.txt.
 Prints a table a seed and, last, `N passed, N failed`; exit code 1 when a case failed.
 """
 
@@ -21,7 +22,7 @@ import transformers
 from peft import PeftModel
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 
-from reference import compare, four_bit, program, run_reference, samples, tiny_models
+from reference import compare, four_bit, program, run_reference, samples
 
 ROOT = Path(__file__).resolve().parent.parent
 BF16_BAR = 2.0  # our bf16 error over the reference's own, both against f32
@@ -32,7 +33,7 @@ class Case:
     """One seed: the drawn files in `folder`, and the reference's f32 results."""
 
     folder: Path
-    recipe: tiny_models.Recipe
+    recipe: object         # of its family
     training: run_reference.Training
     encoded: list
     first: list            # the samples of the first optimizer step
@@ -54,23 +55,37 @@ def train_in(case_folder: Path, recipe, training, encoded, first, compute) -> tu
     return probe, records, {k: p.detach().numpy() for k, p in model.adapter().items()}
 
 
-def make_case(seed: int, folder: Path) -> Case:
+def some_step_has_no_image(encoded: list, training: run_reference.Training) -> bool:
+    """PyTorch leaves parameters without a gradient out of an optimizer step, moments and all;
+    medvqa's step takes their gradient for zero."""
+    groups = run_reference.step_groups(len(encoded), training)
+    steps = [next(groups) for _ in range(training.steps)]
+    return not all(any(encoded[i].images for i in group) for group in steps)
+
+
+def make_case(seed: int, folder: Path, family) -> Case:
     """Draws everything for a seed, runs the reference in f32, writes medvqa's configuration."""
-    recipe = tiny_models.draw(seed)
+    recipe = family.draw(seed)
     rng = random.Random(seed + 2)
     training = run_reference.Training(
         batch_size=rng.choice([1, 2, 3]), gradient_accumulation=rng.choice([1, 2, 3]),
         learning_rate=rng.choice([2e-4, 5e-4]), warmup_steps=rng.choice([0, 2, 5]),
         weight_decay=rng.choice([0.0, 0.01]), max_grad_norm=rng.choice([0.5, 1.0, 100.0]),
         seed=rng.randrange(1, 10000))
-    tiny_models.write_checkpoint(recipe, folder / "checkpoint")
+    family.write_checkpoint(recipe, folder / "checkpoint")
     run_reference.make_adapter(folder / "checkpoint", recipe, folder / "adapter")
-    samples.write_dataset(seed, rng.randint(6, 9), folder)
+    count = rng.randint(6, 9)
+    samples.write_dataset(seed, count, folder, text_only=recipe.family == "mllama")
     encoded = run_reference.load_samples(folder / "checkpoint", folder)
+    if some_step_has_no_image(encoded, training):
+        samples.write_dataset(seed, count, folder)
+        encoded = run_reference.load_samples(folder / "checkpoint", folder)
     first = [encoded[i] for i in next(run_reference.step_groups(len(encoded), training))]
     results = train_in(folder, recipe, training, encoded, first, torch.float32)
     model = {"quantization": "nf4", "double_quant": False} \
         if recipe.storage == "nf4_on_load" else {"quantization": "auto"}
+    if hasattr(recipe, "features"):
+        model["vision_features"] = recipe.features
     config = program.configuration(
         "checkpoint", "dataset.jsonl", "adapter", "run",
         {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora},
@@ -161,14 +176,14 @@ def note_rounding(table: compare.Table, case: Case) -> None:
                compare.norm(joined(stack), joined(case.probe)))
 
 
-def run_seed(seed: int, executable: Path | None) -> compare.Table:
+def run_seed(seed: int, executable: Path | None, family) -> compare.Table:
     """Everything for one seed; `executable` None checks the reference against its own f64."""
     with tempfile.TemporaryDirectory() as scratch:
         begin = time.monotonic()
         folder = Path(scratch)
-        case = make_case(seed, folder)
+        case = make_case(seed, folder, family)
         shape = {k: v for k, v in dataclasses.asdict(case.recipe).items()}
-        table = compare.Table(f"seed {seed}: {shape} {case.training}")
+        table = compare.Table(f"{case.recipe.family}, seed {seed}: {shape} {case.training}")
         if executable is None:
             note_rounding(table, case)
         else:
@@ -185,8 +200,9 @@ def run_seed(seed: int, executable: Path | None) -> compare.Table:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--medvqa", type=Path, default=ROOT / "build/cpu/medvqa")
-    parser.add_argument("--seeds", type=int, default=4, help="how many fresh consecutive seeds")
+    parser.add_argument("--seeds", type=int, default=8, help="how many fresh consecutive seeds")
     parser.add_argument("--seed", type=int, action="append", help="a given seed, repeatable")
+    parser.add_argument("--family", choices=sorted(run_reference.FAMILIES))
     parser.add_argument("--reference-only", action="store_true",
                         help="compare the reference's f32 with its f64; medvqa is not run")
     arguments = parser.parse_args()
@@ -197,8 +213,10 @@ def main() -> int:
     seeds = arguments.seed or list(range(start, start + arguments.seeds))
     print("seeds:", " ".join(map(str, seeds)), flush=True)
     passed = failed = 0
-    for seed in seeds:
-        table = run_seed(seed, None if arguments.reference_only else arguments.medvqa)
+    families = [arguments.family] if arguments.family else ["qwen2_vl", "mllama"]
+    for place, seed in enumerate(seeds):
+        family = run_reference.FAMILIES[families[place % len(families)]]
+        table = run_seed(seed, None if arguments.reference_only else arguments.medvqa, family)
         table.print()
         sys.stdout.flush()
         passed, failed = passed + table.passed, failed + table.failed

@@ -46,6 +46,8 @@ class CpuBackend final : public ops::Backend {
   void do_dropout(const ops::Dropout& p) override;
   void do_gather_rows(const Tensor& table_VC, const Tensor& rows_T, const Tensor& y_TC) override;
   void do_scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tensor& y_TC) override;
+  void do_scale_rows(const Tensor& x_TC, double factor, const Tensor& scale_T,
+                     const ops::GradOut& y_TC) override;
   void do_linear_cross_entropy(const ops::LinearCrossEntropy& p, const Tensor& scratch) override;
   void do_global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) override;
   void do_adamw(const ops::AdamW& p) override;

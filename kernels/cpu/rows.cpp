@@ -30,4 +30,20 @@ void CpuBackend::do_scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const
   }
 }
 
+void CpuBackend::do_scale_rows(const Tensor& x_TC, double factor, const Tensor& scale_T,
+                               const ops::GradOut& y_TC) {
+  if (x_TC.elements() == 0) return;
+  dispatch_float(x_TC.dtype, [&]<class T>() {
+    using A = Accumulator<T>;
+    const std::int64_t columns = x_TC.row_elements();
+    parallel_for(x_TC.dim(0), columns, [&](std::int64_t i) {
+      A scale = static_cast<A>(factor);
+      if (scale_T) scale *= scale_T.as<A>()[i];
+      const T* x = row<T>(x_TC, i);
+      T* y = row<T>(y_TC.tensor, i);
+      put_row(y, columns, y_TC.accumulate, [=](std::int64_t c) { return scale * load(x[c]); });
+    });
+  });
+}
+
 }  // namespace medvqa::cpu

@@ -15,9 +15,11 @@ BARS = {
     "step_grad_norm": 1e-3,  # relative
     "adapter": 1e-3,        # norm, after ten optimizer steps
 }
-EXACT = ["input_ids", "cu_seqlens", "labels", "position_ids", "image_grid_thw", "logit_rows"]
+EXACT = ["input_ids", "cu_seqlens", "labels", "position_ids", "logit_rows"]
+EXACT_OF_IMAGES = ["image_grid_thw", "aspect_ratio_ids", "num_tiles"]  # as far as expected
 PROBE_DTYPES = {"input_ids": "int64", "cu_seqlens": "int32", "labels": "int64",
                 "position_ids": "int64", "pixel_values": "float32", "image_grid_thw": "int64",
+                "aspect_ratio_ids": "int64", "num_tiles": "int64",
                 "logit_rows": "int64", "logits": "float32", "loss": "float32"}
 IMAGE_MEAN = np.array([0.48145466, 0.4578275, 0.40821073])
 IMAGE_STD = np.array([0.26862954, 0.26130258, 0.27577711])
@@ -81,7 +83,8 @@ def norm(actual: np.ndarray, expected: np.ndarray) -> float:
 
 
 def grey_levels(pixel_values: np.ndarray) -> np.ndarray:
-    """The 8-bit values behind normalised patches [P, 1176], columns ordered c, t, y, x."""
+    """The 8-bit values behind normalised patches [P, 1176] or tiles [tiles, 3, H, W]: within a row
+    the channels come one after another."""
     patches = pixel_values.astype(np.float64).reshape(len(pixel_values), 3, -1)
     levels = (patches * IMAGE_STD[:, None] + IMAGE_MEAN[:, None]) * 255
     return np.round(levels).astype(np.int64)
@@ -89,7 +92,8 @@ def grey_levels(pixel_values: np.ndarray) -> np.ndarray:
 
 def compare_inputs(table: Table, actual: dict, expected: dict, prefix: str = "") -> None:
     """The first seven probe tensors: everything exact, pixels exact before normalisation."""
-    for name in EXACT:
+    of_images = [name for name in EXACT_OF_IMAGES if name in expected]
+    for name in EXACT + of_images:
         if name not in actual:
             table.holds(prefix + name, "absent", False)
         elif actual[name].shape != expected[name].shape:
@@ -100,6 +104,9 @@ def compare_inputs(table: Table, actual: dict, expected: dict, prefix: str = "")
         else:
             count = int(np.sum(actual[name] != expected[name]))
             table.holds(prefix + name, f"{count} differ", count == 0)
+    if not of_images:
+        table.holds(prefix + "no images", "as expected", "pixel_values" not in actual)
+        return
     a, b = actual.get("pixel_values"), expected["pixel_values"]
     if a is None or a.shape != b.shape:
         table.holds(prefix + "pixel_values", "absent" if a is None else list(a.shape), False)

@@ -17,27 +17,22 @@ import numpy as np
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from PIL import Image
-from transformers import PreTrainedTokenizerFast, Qwen2VLForConditionalGeneration
+from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import load_image
-from transformers.models.qwen2_vl import modeling_qwen2_vl
-from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
-from reference import compare, four_bit, tiny_models
-from reference.tokenizer import CHAT_TEMPLATE
+from reference import compare, four_bit, mllama_family, qwen2_vl_family
 
-TARGETS = (r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
-           r"|model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])")
+FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family}
 
 
 @dataclasses.dataclass
 class Sample:
-    """One encoded sample; the fields are the probe's, for this sample alone."""
+    """One encoded sample; the tensors are the probe's, for this sample alone."""
 
-    input_ids: torch.Tensor       # i64 [T]
-    labels: torch.Tensor          # i64 [T], -100 where the loss is not computed
-    pixel_values: torch.Tensor    # f32 [P, 1176]
-    image_grid_thw: torch.Tensor  # i64 [1, 3]
-    logit_rows: torch.Tensor      # i64 [R]: row t predicts label t + 1
+    input_ids: torch.Tensor   # i64 [T]
+    labels: torch.Tensor      # i64 [T], -100 where the loss is not computed
+    logit_rows: torch.Tensor  # i64 [R]: row t predicts label t + 1
+    images: dict              # pixel_values f32 and the family's integers; empty without images
 
 
 @dataclasses.dataclass
@@ -72,45 +67,51 @@ class Encoder:
     """Text and image to model inputs, from the files of a checkpoint folder."""
 
     def __init__(self, checkpoint: Path):
+        kind = json.loads((checkpoint / "config.json").read_text())["model_type"]
+        self.family = FAMILIES[kind]
         self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(checkpoint / "tokenizer.json"), chat_template=CHAT_TEMPLATE)
-        self.processor = Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
+            tokenizer_file=str(checkpoint / "tokenizer.json"),
+            chat_template=self.family.CHAT_TEMPLATE)
+        self.processor = self.family.image_processor(checkpoint)
 
     def encode(self, row: dict, images: Path) -> Sample:
-        """One row {"image", "question", "answer"}: labels on the answer and its <|im_end|>."""
-        pixels = self.processor(images=[open_image(images / row["image"])], return_tensors="pt")
-        count = int(pixels["image_grid_thw"][0].prod()) // self.processor.merge_size**2
-        user = {"role": "user", "content": [{"type": "image"},
-                                            {"type": "text", "text": row["question"]}]}
+        """One row {"image", "question", "answer"}: labels on the answer and its end token."""
+        names = row.get("image") or []
+        names = [names] if isinstance(names, str) else names
+        pictures = [open_image(images / name) for name in names]
+        tensors = self.family.image_tensors(self.processor, pictures) if pictures else {}
+        content = [{"type": "image"} for _ in pictures]
+        user = {"role": "user", "content": [*content, {"type": "text", "text": row["question"]}]}
         answer = {"role": "assistant", "content": [{"type": "text", "text": row["answer"]}]}
         render = self.tokenizer.apply_chat_template
         prompt = render([user], tokenize=False, add_generation_prompt=True)
         text = render([user, answer], tokenize=False)
         assert text.startswith(prompt), "the prompt is not a prefix of the conversation"
-        prompt, text = (t.replace("<|image_pad|>", "<|image_pad|>" * count, 1)
-                        for t in (prompt, text))
-        begin, end = len(prompt), len(prompt) + len(row["answer"]) + len("<|im_end|>")
+        prompt, text = (self.family.expand(t, self.processor, tensors) for t in (prompt, text))
+        begin = len(prompt)
+        end = begin + len(row["answer"]) + len(self.family.END_OF_TURN)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = torch.tensor(encoding["input_ids"])
         inside = torch.tensor([begin <= a < b <= end for a, b in encoding["offset_mapping"]])
         labels = torch.where(inside, ids, -100)
-        return Sample(ids, labels, pixels["pixel_values"].float(), pixels["image_grid_thw"].long(),
-                      torch.nonzero(labels[1:] != -100).flatten())
+        return Sample(ids, labels, torch.nonzero(labels[1:] != -100).flatten(), tensors)
 
 
-def load_base(checkpoint: Path, recipe: tiny_models.Recipe, compute: torch.dtype,
+def load_base(checkpoint: Path, recipe, compute: torch.dtype,
               weights: str = "rounded"):
     """The base model in train() mode with every tensor that is not 4-bit in `compute`.
 
     `weights` is "rounded" or "stack", see four_bit.py.
     """
-    stored = tiny_models.DTYPES[recipe.dtype]
+    family = FAMILIES[recipe.family]
+    stored = family.DTYPES[recipe.dtype]
     settings = {}
     if recipe.storage == "nf4_on_load":
-        settings["quantization_config"] = tiny_models.quantization(recipe)
-    model, loading = Qwen2VLForConditionalGeneration.from_pretrained(
+        settings["quantization_config"] = family.quantization(recipe)
+    model, loading = family.MODEL.from_pretrained(
         checkpoint, dtype=stored, output_loading_info=True, **settings)
-    missing = set(loading["missing_keys"]) - ({"lm_head.weight"} if recipe.tied else set())
+    tied = {"lm_head.weight"} if getattr(recipe, "tied", False) else set()
+    missing = set(loading["missing_keys"]) - tied
     assert not missing and not loading["unexpected_keys"], loading
     for name, module in model.named_modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
@@ -122,47 +123,17 @@ def load_base(checkpoint: Path, recipe: tiny_models.Recipe, compute: torch.dtype
         parameter.requires_grad_(False)
     four_bit.fix_products(model, compute, weights)
     if compute == torch.float64:
-        _keep_double(model)
-    return model.train()
+        family.keep_double(model)
+    return family.prepared(model, recipe).train()
 
 
-def _keep_double(model) -> None:
-    """Removes transformers' casts to f32 inside norms and the vision rotation, for the oracle."""
-    def rms_norm(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
-                                              + self.variance_epsilon))
-
-    def rotate(q, k, cos, sin):
-        cos, sin = cos.unsqueeze(-2).double(), sin.unsqueeze(-2).double()
-        half = modeling_qwen2_vl.rotate_half
-        return q * cos + half(q) * sin, k * cos + half(k) * sin
-
-    for module in model.modules():
-        if isinstance(module, modeling_qwen2_vl.Qwen2VLRMSNorm):
-            module.forward = rms_norm.__get__(module)
-        if isinstance(module, modeling_qwen2_vl.VisionAttention):
-            module.forward = _with_rotation(module.forward, rotate)
-
-
-def _with_rotation(forward, rotate):
-    """`forward` with modeling_qwen2_vl's vision rotation exchanged while it runs."""
-    def wrapped(*arguments, **settings):
-        original = modeling_qwen2_vl.apply_rotary_pos_emb_vision
-        modeling_qwen2_vl.apply_rotary_pos_emb_vision = rotate
-        try:
-            return forward(*arguments, **settings)
-        finally:
-            modeling_qwen2_vl.apply_rotary_pos_emb_vision = original
-    return wrapped
-
-
-def make_adapter(checkpoint: Path, recipe: tiny_models.Recipe, folder: Path) -> None:
+def make_adapter(checkpoint: Path, recipe, folder: Path) -> None:
     """Writes a PEFT adapter on every linear of the blocks, with B not zero."""
     base = load_base(checkpoint, recipe, torch.float32)
     torch.manual_seed(recipe.seed)
     model = get_peft_model(base, LoraConfig(
         r=recipe.r, lora_alpha=recipe.alpha, use_rslora=recipe.rslora, lora_dropout=0.0,
-        target_modules=TARGETS, bias="none", task_type="CAUSAL_LM"))
+        target_modules=FAMILIES[recipe.family].TARGETS, bias="none", task_type="CAUSAL_LM"))
     generator = torch.Generator().manual_seed(recipe.seed + 1)
     for name, parameter in model.named_parameters():
         if "lora_B" in name:
@@ -178,9 +149,10 @@ def make_adapter(checkpoint: Path, recipe: tiny_models.Recipe, folder: Path) -> 
 class Reference:
     """Base model and adapter in one compute dtype; adapters are f32, or f64 under f64."""
 
-    def __init__(self, checkpoint: Path, recipe: tiny_models.Recipe, adapter: Path,
+    def __init__(self, checkpoint: Path, recipe, adapter: Path,
                  compute: torch.dtype = torch.float32, weights: str = "rounded"):
         base = load_base(checkpoint, recipe, compute, weights)
+        self.family = FAMILIES[recipe.family]
         self.model = PeftModel.from_pretrained(base, adapter, is_trainable=True).train()
         for parameter in self.adapter().values():
             wide = torch.float64 if compute == torch.float64 else torch.float32
@@ -193,24 +165,15 @@ class Reference:
                 for name, parameter in self.model.named_parameters() if "lora_" in name}
 
     def position_ids(self, sample: Sample) -> torch.Tensor:
-        """M-RoPE rows, i64 [3, T]."""
-        inner = self.model.get_base_model().model
-        ids = sample.input_ids[None]
-        kinds = (ids == inner.config.image_token_id).int()
-        positions, _ = inner.get_rope_index(
-            ids, mm_token_type_ids=kinds, image_grid_thw=sample.image_grid_thw,
-            attention_mask=torch.ones_like(ids))
-        return positions[:, 0]
+        """Positions as the decoder sees them, i64 [A, T] or [T]."""
+        return self.family.position_ids(self.model.get_base_model(), sample)
 
     def logits(self, sample: Sample) -> torch.Tensor:
         """Logits of the rows that predict a label, [R, V], f32 or f64."""
         ids = sample.input_ids[None]
-        image_token = self.model.get_base_model().config.image_token_id
-        output = self.model(
-            input_ids=ids, attention_mask=torch.ones_like(ids),
-            pixel_values=sample.pixel_values.to(self.compute),
-            image_grid_thw=sample.image_grid_thw,
-            mm_token_type_ids=(ids == image_token).int(), use_cache=False)
+        images = self.family.image_arguments(self.model.get_base_model(), sample, self.compute)
+        output = self.model(input_ids=ids, attention_mask=torch.ones_like(ids), use_cache=False,
+                            **images)
         rows = output.logits[0, sample.logit_rows]
         return rows if self.compute == torch.float64 else rows.float()
 
@@ -235,7 +198,8 @@ class Reference:
         tensors["logits"] = torch.cat(logits).numpy()
         tensors["loss"] = np.array([loss], dtype=tensors["logits"].dtype)
         for key, parameter in self.adapter().items():
-            tensors["grad." + key] = parameter.grad.clone().numpy()
+            grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
+            tensors["grad." + key] = grad.clone().numpy()
         self.model.zero_grad(set_to_none=True)
         return tensors
 
@@ -262,15 +226,17 @@ def inputs(samples: list[Sample], positions: list[torch.Tensor]) -> dict[str, np
     """The first seven probe tensors: samples one after another, without padding."""
     lengths = [len(s.input_ids) for s in samples]
     begins = np.concatenate([[0], np.cumsum(lengths)])
+    names = {name for s in samples for name in s.images}
+    pictures = {name: torch.cat([s.images[name] for s in samples if s.images]).numpy()
+                for name in sorted(names)}
     return {
         "input_ids": torch.cat([s.input_ids for s in samples]).numpy(),
         "cu_seqlens": begins.astype(np.int32),
         "labels": torch.cat([s.labels for s in samples]).numpy(),
-        "position_ids": torch.cat(positions, dim=1).contiguous().numpy(),
-        "pixel_values": torch.cat([s.pixel_values for s in samples]).numpy(),
-        "image_grid_thw": torch.cat([s.image_grid_thw for s in samples]).numpy(),
+        "position_ids": torch.cat(positions, dim=-1).contiguous().numpy(),
         "logit_rows": torch.cat([s.logit_rows + int(b)
                                  for s, b in zip(samples, begins)]).numpy(),
+        **pictures,
     }
 
 

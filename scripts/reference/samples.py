@@ -84,21 +84,29 @@ def draw_text(rng: random.Random, low: int, high: int) -> str:
 
 
 def write_dataset(seed: int, count: int, folder: Path, kinds: list[str] | None = None,
-                  sizes: list[tuple[int, int]] | None = None) -> list[dict]:
-    """Writes `count` samples, all kinds and sizes in turn from a drawn start; returns the rows."""
+                  sizes: list[tuple[int, int]] | None = None,
+                  text_only: bool = False) -> list[dict]:
+    """Writes `count` samples, all kinds and sizes in turn from a drawn start; returns the rows.
+
+    With `text_only` some have no image; the first always has one.
+    """
     rng = random.Random(seed * 1000003 + 17)
     (folder / "images").mkdir(parents=True, exist_ok=True)
     kinds = kinds or rng.sample(KINDS, len(KINDS))
     sizes = sizes or rng.sample(SIZES, len(SIZES))
     rows = []
     for i in range(count):
-        if i >= 3 and rng.random() < 0.2:
-            image = rng.choice(rows)["image"]  # several questions on one image
+        if text_only and i > 0 and rng.random() < 0.25:
+            image = None
+        elif i >= 3 and rng.random() < 0.2:
+            # Several questions on one image.
+            image = rng.choice([row["image"] for row in rows if "image" in row])
         else:
             image = write_image(kinds[i % len(kinds)], sizes[i % len(sizes)], seed % 2**20 + i,
                                 folder / "images", f"image{i:02d}")
-        rows.append({"image": image, "question": draw_text(rng, 3, 14) + rng.choice(["?", ""]),
-                     "answer": draw_text(rng, 1, 5)})
+        row = {"question": draw_text(rng, 3, 14) + rng.choice(["?", ""]),
+               "answer": draw_text(rng, 1, 5)}
+        rows.append(({"image": image} if image else {}) | row)
     lines = [json.dumps(row, ensure_ascii=rng.random() < 0.5) for row in rows]
     (folder / "dataset.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
     return rows

@@ -44,8 +44,23 @@ def build(merges: int) -> Tokenizer:
     """A tokenizer of 256 bytes, about `merges` merges, then Qwen2's special tokens in order."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
+    _train(tokenizer, SPLIT, merges)
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
+    return tokenizer
+
+
+def build_llama3(merges: int) -> Tokenizer:
+    """The same in Llama-3's form: no normaliser, digits by three, whole words looked up first."""
+    tokenizer = Tokenizer(models.BPE(ignore_merges=True))
+    _train(tokenizer, SPLIT.replace(r"|\p{N}|", r"|\p{N}{1,3}|"), merges)
+    return tokenizer
+
+
+def _train(tokenizer: Tokenizer, split: str, merges: int) -> None:
+    """Pre-tokeniser, decoder, and merges learned from the corpus."""
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([
-        pre_tokenizers.Split(Regex(SPLIT), behavior="isolated", invert=False),
+        pre_tokenizers.Split(Regex(split), behavior="isolated", invert=False),
         pre_tokenizers.ByteLevel(add_prefix_space=False, trim_offsets=False, use_regex=False),
     ])
     tokenizer.decoder = decoders.ByteLevel()
@@ -54,20 +69,21 @@ def build(merges: int) -> Tokenizer:
     trainer = trainers.BpeTrainer(vocab_size=256 + merges, initial_alphabet=alphabet,
                                   show_progress=False)
     tokenizer.train_from_iterator(_CORPUS.strip().splitlines(), trainer)
-    tokenizer.add_special_tokens(
-        [AddedToken(token, special=True, normalized=False) for token in SPECIAL_TOKENS])
-    return tokenizer
 
 
-def save(tokenizer: Tokenizer, folder: Path, merges_as_text: bool) -> None:
-    """Writes tokenizer.json and tokenizer_config.json; merges as "a b" or as ["a", "b"]."""
+def save(tokenizer: Tokenizer, folder: Path, merges_as_text: bool,
+         settings: dict | None = None) -> None:
+    """Writes tokenizer.json and tokenizer_config.json; merges as "a b" or as ["a", "b"].
+
+    `settings` is tokenizer_config.json; Qwen2-VL's without it.
+    """
     content = json.loads(tokenizer.to_str())
     merges = content["model"]["merges"]
     pairs = [m.split(" ") if isinstance(m, str) else list(m) for m in merges]
     content["model"]["merges"] = [" ".join(p) for p in pairs] if merges_as_text else pairs
     text = json.dumps(content, ensure_ascii=False, separators=(",", ":"))
     (folder / "tokenizer.json").write_text(text + "\n", encoding="utf-8")
-    settings = {
+    settings = settings or {
         "add_prefix_space": False, "bos_token": None, "eos_token": "<|im_end|>",
         "pad_token": "<|endoftext|>", "unk_token": None, "errors": "replace",
         "additional_special_tokens": SPECIAL_TOKENS[1:], "model_max_length": 32768,
@@ -75,5 +91,5 @@ def save(tokenizer: Tokenizer, folder: Path, merges_as_text: bool) -> None:
         "chat_template": CHAT_TEMPLATE,
     }
     (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
-    template = json.dumps({"chat_template": CHAT_TEMPLATE}, indent=2)
+    template = json.dumps({"chat_template": settings["chat_template"]}, indent=2)
     (folder / "chat_template.json").write_text(template + "\n")

@@ -1,6 +1,6 @@
 #include "medvqa/autograd/functions.h"
 
-#include <array>
+#include <vector>
 
 namespace medvqa::autograd {
 
@@ -8,11 +8,6 @@ namespace {
 
 DType accumulator_of(DType t) {
   return t == DType::f64 ? DType::f64 : DType::f32;
-}
-
-Tensor heads_of(const Tensor& packed_TC, const HeadBlock& block, std::int64_t head_size) {
-  return packed_TC.columns(block.begin, block.begin + block.heads * head_size)
-      .reshaped({packed_TC.dim(0), block.heads, head_size});
 }
 
 }  // namespace
@@ -69,61 +64,6 @@ Var rotary(Tape& t, const Var& packed, std::int64_t heads, std::int64_t head_siz
   rotate(packed.value, false);
   t.on_backward(packed, [=, &t] { rotate(t.grad_of(packed), true); });
   return packed;
-}
-
-Var attention(Tape& t, const HeadBlock& q, const HeadBlock& k, const HeadBlock& v,
-              const AttentionShape& shape) {
-  const std::int64_t size = shape.head_size;
-  const DType type = q.packed_TC.value.dtype;
-  const Shape y_shape{q.packed_TC.value.dim(0), q.heads * size};
-  const Shape lse_shape{q.heads, y_shape.dim(0)};
-  SavedAttention* saved = t.options().attention;
-  const std::size_t index = t.next_attention();
-  const bool known = saved != nullptr && t.replaying();
-  SavedAttention::Entry e;
-  if (known) {
-    e = saved->entries.at(index);
-  } else {
-    Arena& arena = saved != nullptr ? *t.options().attention_arena : t.block();
-    e = {arena.allocate(y_shape, type), arena.allocate(lse_shape, accumulator_of(type))};
-    if (saved != nullptr) saved->entries.push_back(e);
-  }
-  const ops::Attention forward{
-      .q_THD = heads_of(q.packed_TC.value, q, size),
-      .k_SGD = heads_of(k.packed_TC.value, k, size),
-      .v_SGD = heads_of(v.packed_TC.value, v, size),
-      .y_THD = e.y.reshaped({y_shape.dim(0), q.heads, size}),
-      .lse_HT = e.lse,
-      .cu_q_N = shape.queries.cu_seqlens_N,
-      .cu_k_N = shape.keys.cu_seqlens_N,
-      .max_q = shape.queries.longest,
-      .max_k = shape.keys.longest,
-      .causal = shape.causal,
-      .scale = shape.scale,
-  };
-  if (!known) t.backend().attention(forward);
-  const Var out = t.result(e.y, {q.packed_TC, k.packed_TC, v.packed_TC});
-  t.on_backward(out, [=, &t] {
-    // One gradient a packed value, however many blocks of it take part.
-    const std::array<const HeadBlock*, 3> blocks{&q, &k, &v};
-    std::array<ops::GradOut, 3> whole;
-    std::array<ops::GradOut, 3> part;
-    for (std::size_t i = 0; i < 3; ++i) {
-      whole[i] = {};
-      for (std::size_t j = 0; j < i && !whole[i]; ++j) {
-        if (blocks[j]->packed_TC.id == blocks[i]->packed_TC.id) whole[i] = whole[j];
-      }
-      if (!whole[i]) whole[i] = t.grad(blocks[i]->packed_TC);
-      if (!whole[i]) continue;
-      part[i] = {heads_of(whole[i].tensor, *blocks[i], size), whole[i].accumulate};
-    }
-    t.backend().attention_backward({.forward = forward,
-                                    .dy_THD = t.grad_of(out).reshaped(forward.q_THD.shape),
-                                    .dq_THD = part[0],
-                                    .dk_SGD = part[1],
-                                    .dv_SGD = part[2]});
-  });
-  return out;
 }
 
 Var activation(Tape& t, const Var& x, ops::Activation kind) {
@@ -189,6 +129,62 @@ Var splice(Tape& t, const Tensor& base, const Var& features, const Tensor& rows)
     const Tensor part = t.scratch().allocate_like(features.value);
     t.backend().gather_rows(t.grad_of(out), rows, part);
     t.backend().accumulate(part, d);
+  });
+  return out;
+}
+
+Var add_scaled(Tape& t, const Var& x, const Var& y, const ResidualScale& scale) {
+  const bool unseen = scale.last && t.replaying();
+  const Shape shape = x.value.shape;
+  const Tensor z =
+      unseen ? Tensor(nullptr, x.value.dtype, shape) : t.allocate(shape, x.value.dtype);
+  if (!unseen) {
+    t.backend().copy(x.value, z);
+    t.backend().scale_rows(y.value, scale.factor, scale.scale_T, {z, true});
+  }
+  const Var out = t.result(z, {x, y});
+  t.on_backward(out, [=, &t] {
+    t.backend().accumulate(t.grad_of(out), t.grad(x));
+    t.backend().scale_rows(t.grad_of(out), scale.factor, scale.scale_T, t.grad(y));
+  });
+  return out;
+}
+
+// Column k of the interleaved part, as a tensor of one column: element (t, d) of others[k].
+Var join_interleaved(Tape& t, const Var& first, std::span<const Var> others) {
+  const std::int64_t rows = first.value.dim(0);
+  const std::int64_t begin = first.value.dim(1);
+  const auto count = static_cast<std::int64_t>(others.size());
+  const std::int64_t wide = count == 0 ? 0 : others.front().value.dim(1) * count;
+  const DType type = first.value.dtype;
+  const Tensor y = t.allocate({rows, begin + wide}, type);
+  const auto element = [=](const Tensor& mixed, std::int64_t k) {
+    return mixed.reshaped({rows * wide / count, count}).columns(k, k + 1);
+  };
+  const auto one_column = [](const Tensor& x) { return x.reshaped({x.elements(), 1}); };
+  std::vector<Var> inputs(others.begin(), others.end());
+  inputs.push_back(first);
+  t.backend().copy(first.value, y.columns(0, begin));
+  if (count > 0) {
+    Arena::Scope scope(t.scratch());
+    const Tensor mixed = t.scratch().allocate({rows, wide}, type);
+    for (std::int64_t k = 0; k < count; ++k) {
+      t.backend().copy(one_column(others[static_cast<std::size_t>(k)].value), element(mixed, k));
+    }
+    t.backend().copy(mixed, y.columns(begin, begin + wide));
+  }
+  const Var out = t.result(y, inputs);
+  t.on_backward(out, [=, &t] {
+    const Tensor dy = t.grad_of(out);
+    t.backend().accumulate(dy.columns(0, begin), t.grad(first));
+    if (count == 0) return;
+    Arena::Scope scope(t.scratch());
+    const Tensor mixed = t.scratch().allocate({rows, wide}, type);
+    t.backend().copy(dy.columns(begin, begin + wide), mixed);
+    for (std::int64_t k = 0; k < count; ++k) {
+      const ops::GradOut d = t.grad(inputs[static_cast<std::size_t>(k)]);
+      if (d) t.backend().accumulate(element(mixed, k), {one_column(d.tensor), d.accumulate});
+    }
   });
   return out;
 }

@@ -25,8 +25,7 @@ void Tape::attach_gradient(const Var& input, ops::GradOut grad) {
   n.written = grad.accumulate;
 }
 
-Var Tape::result(const Tensor& value, std::initializer_list<Var> inputs,
-                 bool has_trainable_parameter) {
+Var Tape::result(const Tensor& value, std::span<const Var> inputs, bool has_trainable_parameter) {
   bool needs = has_trainable_parameter;
   for (const Var& v : inputs) needs = needs || needs_grad(v);
   return make(value, {.needs_grad = needs, .written = false, .grad = {}});

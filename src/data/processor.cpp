@@ -8,6 +8,7 @@
 
 #include "medvqa/core/error.h"
 #include "medvqa/io/json.h"
+#include "src/data/processor_mllama.h"
 #include "src/data/processor_qwen2_vl.h"
 #include "src/data/qwen2_vl_image_config.h"
 
@@ -25,16 +26,23 @@ std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_fol
   const io::JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
   const std::string type = root.string("model_type");
   if (type == "qwen2_vl") return make_qwen2_vl_processor(model_folder, config, options);
+  if (type == "mllama") return make_mllama_processor(model_folder, config, options);
   root.fail(
-      fmt::format("\"model_type\" is \"{}\", expected \"qwen2_vl\"; this architecture is not "
-                  "built in",
+      fmt::format("\"model_type\" is \"{}\", expected \"mllama\" or \"qwen2_vl\"; this "
+                  "architecture is not built in",
                   type));
 }
 
 std::int64_t max_image_pixels(const std::filesystem::path& model_folder,
                               const nlohmann::json& config, const ProcessorOptions& options) {
   const std::string type = config.value("model_type", "");
-  // The only architecture so far; build_model refuses others with more to say.
+  if (type == "mllama") {
+    // Of what does not fit, the plan says more than the processor's own complaint.
+    const MllamaImageConfig image = read_mllama_image_config(model_folder, config, {});
+    const std::int64_t most = std::int64_t{image.max_tiles} * image.tile_size * image.tile_size;
+    return std::min(most, options.max_pixels.value_or(most));
+  }
+  // build_model refuses other architectures with more to say.
   if (type != "qwen2_vl") return 0;
   return read_qwen2_vl_image_config(model_folder, options).max_pixels;
 }

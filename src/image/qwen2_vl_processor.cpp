@@ -13,22 +13,6 @@ namespace {
 
 constexpr double kLargestRatio = 200.0;
 
-// What every byte value becomes, per channel: the arithmetic of rescale (f64, then f32) and
-// normalize (f32), done once.
-using ValueTable = std::array<std::array<float, 256>, 3>;
-
-ValueTable make_values(const Qwen2VlImageConfig& config) {
-  ValueTable table;
-  for (std::size_t c = 0; c < 3; ++c) {
-    for (std::size_t v = 0; v < 256; ++v) {
-      const auto rescaled = static_cast<float>(static_cast<double>(v) * config.rescale_factor);
-      const float centered = rescaled - config.mean[c];
-      table[c][v] = centered / config.std[c];
-    }
-  }
-  return table;
-}
-
 ImageSize resized(int height, int width, const Qwen2VlImageConfig& config) {
   MEDVQA_CHECK(config.patch_size > 0 && config.merge_size > 0 && config.temporal_patch_size > 0,
                "patch, merge and temporal size are at least 1");
@@ -99,7 +83,7 @@ PatchGrid qwen2_vl_grid(int height, int width, const Qwen2VlImageConfig& config)
 ImagePatches qwen2_vl_patches(const Image& image, const Qwen2VlImageConfig& config) {
   const ImageSize size = resized(image.height, image.width, config);
   const Image scaled = resize(image, size.width, size.height, config.resample);
-  const ValueTable table = make_values(config);
+  const ValueTable table = pixel_values(config.scale);
   const PatchGrid grid{1, size.height / config.patch_size, size.width / config.patch_size};
   const auto side = static_cast<std::size_t>(config.patch_size);
   const auto merge = static_cast<std::size_t>(config.merge_size);

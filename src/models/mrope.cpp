@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <algorithm>
-#include <cmath>
 
 #include "medvqa/core/error.h"
 
@@ -73,16 +72,6 @@ Rows mrope_positions(const PackedInput& input, std::int32_t image_token_id,
                     fmt::format("{} images but placeholders for {}", input.grids.size(), image));
   }
   return rows;
-}
-
-std::vector<float> inverse_frequencies(double theta, std::int64_t dim) {
-  std::vector<float> f(static_cast<std::size_t>(dim / 2));
-  for (std::size_t i = 0; i < f.size(); ++i) {
-    const float exponent = static_cast<float>(2 * i) / static_cast<float>(dim);
-    const auto power = static_cast<float>(std::pow(theta, static_cast<double>(exponent)));
-    f[i] = 1.0f / power;
-  }
-  return f;
 }
 
 }  // namespace medvqa::models

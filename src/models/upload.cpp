@@ -25,6 +25,25 @@ autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
   return angles;
 }
 
+Tensor upload_patches(autograd::SegmentTape& tape, const PackedInput& input, std::int64_t columns,
+                      DType compute) {
+  const Shape shape{input.patch_rows, columns};
+  const Tensor pixels = tape.step_arena().allocate(shape, DType::f32);
+  tape.backend().upload(input.patches.data(), pixels.bytes(), pixels);
+  if (compute == DType::f32) return pixels;
+  const Tensor converted = tape.step_arena().allocate(shape, compute);
+  tape.backend().convert(pixels, converted);
+  return converted;
+}
+
+Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factors, DType compute) {
+  const Tensor f = upload(tape, factors, {static_cast<std::int64_t>(factors.size())});
+  if (compute != DType::f64) return f;
+  const Tensor wide = tape.step_arena().allocate(f.shape, compute);
+  tape.backend().convert(f, wide);
+  return wide;
+}
+
 autograd::Segments segments(autograd::SegmentTape& tape, std::span<const std::int32_t> cu_seqlens) {
   autograd::Segments s;
   s.cu_seqlens_N = upload(tape, cu_seqlens, {static_cast<std::int64_t>(cu_seqlens.size())});

@@ -311,6 +311,15 @@ void Backend::scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tenso
   do_scatter_rows(x_IC, rows_I, y_TC);
 }
 
+void Backend::scale_rows(const Tensor& x_TC, double factor, const Tensor& scale_T,
+                         const GradOut& y_TC) {
+  if (!y_TC) return;
+  check_like("scale_rows", "y", y_TC.tensor, x_TC);
+  if (scale_T) check_statistic("scale_rows", "scale", scale_T, x_TC);
+  const ProfiledSection section(profile_, "scale_rows");
+  do_scale_rows(x_TC, factor, scale_T, y_TC);
+}
+
 void Backend::linear_cross_entropy(const LinearCrossEntropy& p) {
   const char* op = "linear_cross_entropy";
   const std::int64_t rows = p.x_RC.dim(0);

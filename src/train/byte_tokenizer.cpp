@@ -1,9 +1,9 @@
 #include <algorithm>
-#include <array>
 #include <optional>
 #include <set>
 
 #include "medvqa/train/random_checkpoint.h"
+#include "src/train/family_files.h"
 
 namespace medvqa::train {
 
@@ -12,30 +12,6 @@ namespace {
 using nlohmann::json;
 
 constexpr std::int64_t kBytes = 256;
-constexpr std::int64_t kPublishedVocabulary = 151657;
-
-// Qwen2-VL's special tokens in the order of their published ids, and the config key of some.
-struct SpecialToken {
-  const char* text;
-  std::int64_t published;
-  const char* key;
-};
-constexpr std::array<SpecialToken, 14> kSpecialTokens{{
-    {"<|endoftext|>", 151643, "bos_token_id"},
-    {"<|im_start|>", 151644, ""},
-    {"<|im_end|>", 151645, "eos_token_id"},
-    {"<|object_ref_start|>", 151646, ""},
-    {"<|object_ref_end|>", 151647, ""},
-    {"<|box_start|>", 151648, ""},
-    {"<|box_end|>", 151649, ""},
-    {"<|quad_start|>", 151650, ""},
-    {"<|quad_end|>", 151651, ""},
-    {"<|vision_start|>", 151652, "vision_start_token_id"},
-    {"<|vision_end|>", 151653, "vision_end_token_id"},
-    {"<|vision_pad|>", 151654, "vision_token_id"},
-    {"<|image_pad|>", 151655, "image_token_id"},
-    {"<|video_pad|>", 151656, "video_token_id"},
-}};
 
 // Byte-level BPE writes bytes as characters: printable Latin-1 as itself, the rest from U+0100 on.
 std::string character_of(int byte, int& next_unprintable) {
@@ -58,20 +34,25 @@ json added_token(std::int64_t id, const char* text) {
 
 // The id config.json gives a token; several checkpoints have null there.
 std::optional<std::int64_t> configured_id(const json& config, const SpecialToken& t) {
-  if (*t.key == '\0' || !config.contains(t.key)) return std::nullopt;
-  const json& id = config.at(t.key);
-  return id.is_number_integer() ? std::optional(id.get<std::int64_t>()) : std::nullopt;
+  if (*t.key == '\0') return std::nullopt;
+  const json text = config.value("text_config", json::object());
+  for (const json* section : {&config, &text}) {
+    if (section->contains(t.key) && section->at(t.key).is_number_integer()) {
+      return section->at(t.key).get<std::int64_t>();
+    }
+  }
+  return std::nullopt;
 }
 
-json special_tokens(const json& config) {
-  const bool published = vocabulary_of(config) >= kPublishedVocabulary;
+json special_tokens(const json& config, const FamilyFiles& family) {
+  const bool published = vocabulary_of(config) >= family.published_vocabulary;
   std::set<std::int64_t> taken;
-  for (const SpecialToken& t : kSpecialTokens) {
+  for (const SpecialToken& t : family.tokens) {
     if (const auto id = configured_id(config, t)) taken.insert(*id);
   }
   std::int64_t next = kBytes;
   json tokens = json::array();
-  for (const SpecialToken& t : kSpecialTokens) {
+  for (const SpecialToken& t : family.tokens) {
     std::int64_t id = t.published;
     if (const auto configured = configured_id(config, t)) {
       id = *configured;
@@ -86,18 +67,29 @@ json special_tokens(const json& config) {
   return tokens;
 }
 
-constexpr const char* kSplit =
-    R"((?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|)"
-    R"(\s*[\r\n]+|\s+(?!\S)|\s+)";
-
 // What text/chat_template.h renders, for programs that read templates.
-constexpr const char* kChatTemplate =
-    "{% for m in messages %}{% if loop.first and m['role'] != 'system' %}<|im_start|>system\n"
-    "You are a helpful assistant.<|im_end|>\n{% endif %}<|im_start|>{{ m['role'] }}\n"
-    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for part in m['content'] %}"
-    "{% if part['type'] == 'image' %}<|vision_start|><|image_pad|><|vision_end|>"
-    "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
-    "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
+// Llama-3's tokenizer begins every text with a token of its own, where special tokens are asked
+// for.
+json post_processor(const FamilyFiles& family, const json& added, const json& byte_level) {
+  if (family.begin == nullptr) return byte_level;
+  std::int64_t id = 0;
+  for (const json& token : added) {
+    if (token.at("content") == family.begin) id = token.at("id");
+  }
+  const json begin{{"SpecialToken", {{"id", family.begin}, {"type_id", 0}}}};
+  const auto sequence = [](const char* name, int type) {
+    return json{{"Sequence", {{"id", name}, {"type_id", type}}}};
+  };
+  json begin_of_pair = begin;
+  begin_of_pair["SpecialToken"]["type_id"] = 1;
+  const json entry{{"id", family.begin}, {"ids", {id}}, {"tokens", {family.begin}}};
+  const json prefix{
+      {"type", "TemplateProcessing"},
+      {"single", json::array({begin, sequence("A", 0)})},
+      {"pair", json::array({begin, sequence("A", 0), begin_of_pair, sequence("B", 1)})},
+      {"special_tokens", {{family.begin, entry}}}};
+  return {{"type", "Sequence"}, {"processors", json::array({byte_level, prefix})}};
+}
 
 }  // namespace
 
@@ -107,7 +99,8 @@ json byte_level_tokenizer(const json& config) {
   for (int byte = 0; byte < kBytes; ++byte) {
     vocabulary[character_of(byte, next_unprintable)] = byte;
   }
-  const json added = special_tokens(config);
+  const FamilyFiles family = family_files(config);
+  const json added = special_tokens(config, family);
   // In the vocabulary as well: Hugging Face numbers added tokens that are not in it by itself.
   for (const json& token : added) vocabulary[token.at("content").get<std::string>()] = token["id"];
   const json byte_level{{"type", "ByteLevel"},
@@ -115,17 +108,17 @@ json byte_level_tokenizer(const json& config) {
                         {"trim_offsets", false},
                         {"use_regex", false}};
   const json split{{"type", "Split"},
-                   {"pattern", {{"Regex", kSplit}}},
+                   {"pattern", {{"Regex", family.split}}},
                    {"behavior", "Isolated"},
                    {"invert", false}};
   return {{"version", "1.0"},
           {"truncation", nullptr},
           {"padding", nullptr},
           {"added_tokens", added},
-          {"normalizer", {{"type", "NFC"}}},
+          {"normalizer", family.nfc ? json{{"type", "NFC"}} : json(nullptr)},
           {"pre_tokenizer",
            {{"type", "Sequence"}, {"pretokenizers", json::array({split, byte_level})}}},
-          {"post_processor", byte_level},
+          {"post_processor", post_processor(family, added, byte_level)},
           {"decoder", byte_level},
           {"model",
            {{"type", "BPE"},
@@ -135,46 +128,17 @@ json byte_level_tokenizer(const json& config) {
             {"end_of_word_suffix", nullptr},
             {"fuse_unk", false},
             {"byte_fallback", false},
-            {"ignore_merges", false},
+            {"ignore_merges", family.ignore_merges},
             {"vocab", vocabulary},
             {"merges", json::array()}}}};
 }
 
-json tokenizer_settings() {
-  json additional = json::array();
-  for (std::size_t i = 1; i < kSpecialTokens.size(); ++i) {
-    additional.push_back(kSpecialTokens[i].text);
-  }
-  return {{"tokenizer_class", "Qwen2Tokenizer"},
-          {"bos_token", nullptr},
-          {"eos_token", "<|im_end|>"},
-          {"pad_token", "<|endoftext|>"},
-          {"unk_token", nullptr},
-          {"errors", "replace"},
-          {"add_prefix_space", false},
-          {"additional_special_tokens", additional},
-          {"model_max_length", 32768},
-          {"padding_side", "left"},
-          {"chat_template", kChatTemplate}};
+json tokenizer_settings(const json& config) {
+  return family_files(config).tokenizer_settings;
 }
 
 json processor_settings(const json& config) {
-  const json vision = config.value("vision_config", json::object());
-  return {{"do_convert_rgb", true},
-          {"do_resize", true},
-          {"do_rescale", true},
-          {"do_normalize", true},
-          {"image_processor_type", "Qwen2VLImageProcessor"},
-          {"processor_class", "Qwen2VLProcessor"},
-          {"image_mean", {0.48145466, 0.4578275, 0.40821073}},
-          {"image_std", {0.26862954, 0.26130258, 0.27577711}},
-          {"rescale_factor", 1.0 / 255.0},
-          {"resample", 3},
-          {"min_pixels", 3136},
-          {"max_pixels", 12845056},
-          {"patch_size", vision.value("patch_size", 14)},
-          {"temporal_patch_size", vision.value("temporal_patch_size", 2)},
-          {"merge_size", vision.value("spatial_merge_size", 2)}};
+  return family_files(config).processor_settings;
 }
 
 }  // namespace medvqa::train

@@ -71,7 +71,9 @@ std::string part_of(const std::string& name) {
   for (const char* merger : {".merger.", "multi_modal_projector"}) {
     if (name.find(merger) != std::string::npos) return "merger";
   }
-  if (name.find(".visual.") != std::string::npos) return "vision";
+  for (const char* tower : {".visual.", ".vision_model."}) {
+    if (name.find(tower) != std::string::npos) return "vision";
+  }
   if (name.find("embed_tokens") != std::string::npos) return "embedding";
   if (name.rfind("lm_head", 0) == 0) return "head";
   return "decoder";

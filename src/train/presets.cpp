@@ -62,10 +62,65 @@ json published_ids() {
           {"video_token_id", 151656}};
 }
 
+struct MllamaShape {
+  int channels, feed_forward, heads, kv_heads, vocabulary, layers;
+  std::vector<int> cross_layers;
+  int vision_channels, vision_feed_forward, vision_heads, vision_layers, global_layers, image_size;
+  std::vector<int> feature_layers;
+};
+
+json mllama(const MllamaShape& s, const json& text_ids) {
+  json text{{"model_type", "mllama_text_model"},
+            {"hidden_size", s.channels},
+            {"intermediate_size", s.feed_forward},
+            {"num_hidden_layers", s.layers},
+            {"num_attention_heads", s.heads},
+            {"num_key_value_heads", s.kv_heads},
+            {"vocab_size", s.vocabulary},
+            {"hidden_act", "silu"},
+            {"rms_norm_eps", 1e-5},
+            {"rope_theta", 500000.0},
+            {"rope_scaling",
+             {{"rope_type", "llama3"},
+              {"factor", 8.0},
+              {"low_freq_factor", 1.0},
+              {"high_freq_factor", 4.0},
+              {"original_max_position_embeddings", 8192}}},
+            {"max_position_embeddings", 131072},
+            {"cross_attention_layers", s.cross_layers},
+            {"dropout", 0},
+            {"tie_word_embeddings", false}};
+  text.update(text_ids);
+  const int features = 1 + static_cast<int>(s.feature_layers.size());
+  return {{"architectures", {"MllamaForConditionalGeneration"}},
+          {"model_type", "mllama"},
+          {"image_token_index", s.vocabulary},
+          {"torch_dtype", "bfloat16"},
+          {"text_config", text},
+          {"vision_config",
+           {{"model_type", "mllama_vision_model"},
+            {"hidden_size", s.vision_channels},
+            {"intermediate_size", s.vision_feed_forward},
+            {"attention_heads", s.vision_heads},
+            {"num_hidden_layers", s.vision_layers},
+            {"num_global_layers", s.global_layers},
+            {"num_channels", 3},
+            {"hidden_act", "gelu"},
+            {"norm_eps", 1e-5},
+            {"patch_size", 14},
+            {"image_size", s.image_size},
+            {"max_num_tiles", 4},
+            {"vision_output_dim", s.vision_channels * features},
+            {"intermediate_layers_indices", s.feature_layers},
+            {"supported_aspect_ratios",
+             {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {2, 1}, {2, 2}, {3, 1}, {4, 1}}}}}};
+}
+
 }  // namespace
 
 std::vector<std::string> preset_names() {
-  return {"tiny-qwen2-vl", "smoke-qwen2-vl", "qwen2-vl-2b", "qwen2-vl-7b"};
+  return {"tiny-qwen2-vl", "smoke-qwen2-vl", "qwen2-vl-2b",
+          "qwen2-vl-7b",   "tiny-mllama",    "llama32-11b-vision"};
 }
 
 json preset_config(const std::string& name) {
@@ -81,6 +136,28 @@ json preset_config(const std::string& name) {
   }
   if (name == "qwen2-vl-7b") {
     return qwen2_vl({3584, 18944, 28, 28, 4, 152064, 1280, 32, 16}, published_ids(), false);
+  }
+  // 17 tokens a tile: padding of seven, as the published sizes need.
+  if (name == "tiny-mllama") {
+    return mllama({128, 384, 4, 2, 272, 5, {1, 3}, 64, 256, 4, 3, 2, 56, {0, 2}},
+                  {{"bos_token_id", 256}, {"eos_token_id", 257}, {"pad_token_id", 258}});
+  }
+  if (name == "llama32-11b-vision") {
+    return mllama({4096,
+                   14336,
+                   32,
+                   8,
+                   128256,
+                   40,
+                   {3, 8, 13, 18, 23, 28, 33, 38},
+                   1280,
+                   5120,
+                   16,
+                   32,
+                   8,
+                   560,
+                   {3, 7, 15, 23, 30}},
+                  {{"bos_token_id", 128000}, {"eos_token_id", 128001}, {"pad_token_id", 128004}});
   }
   throw UserError(ExitCode::usage, fmt::format("--preset {}: expected one of {}", name,
                                                fmt::join(preset_names(), ", ")));

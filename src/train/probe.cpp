@@ -72,7 +72,7 @@ MicroBatch joined(const std::vector<MicroBatch>& batches) {
 
 // The first seven rows of the table, pixels reserved only.
 void add_inputs(Collector& c, const nlohmann::json& config, const MicroBatch& b,
-                std::int64_t patch_columns) {
+                const data::Processor& processor) {
   const std::int64_t tokens = b.input.tokens();
   c.add<std::int64_t>("input_ids", {tokens}, b.input.ids);
   c.add<std::int32_t>("cu_seqlens", {size_of_list(b.input.cu_seqlens)}, b.input.cu_seqlens);
@@ -87,10 +87,12 @@ void add_inputs(Collector& c, const nlohmann::json& config, const MicroBatch& b,
                       flat);
   c.add<std::int64_t>("logit_rows", {b.label_count()}, b.logit_rows);
   if (b.input.grids.empty()) return;
-  std::vector<std::int64_t> grids;
-  for (const models::PatchGrid& g : b.input.grids) grids.insert(grids.end(), {g.t, g.h, g.w});
-  c.add<std::int64_t>("image_grid_thw", {size_of_list(b.input.grids), 3}, grids);
-  c.reserve("pixel_values", {b.input.patch_rows, patch_columns});
+  std::vector<PatchGrid> grids;
+  for (const models::PatchGrid& g : b.input.grids) grids.push_back({g.t, g.h, g.w});
+  for (const data::IntegerTensor& t : processor.describe_images(grids)) {
+    c.add<std::int64_t>(t.name, t.shape, t.values);
+  }
+  c.reserve("pixel_values", processor.pixel_shape(b.input.patch_rows));
 }
 
 std::string gradient_name(const nn::LoraModule& m, const char* part) {
@@ -136,12 +138,14 @@ void write_probe(const Config& config, const std::filesystem::path& file) {
   const std::vector<MicroBatch> batches = session.take(*prefetcher, session.steps().front());
   const MicroBatch all = joined(batches);
   Collector c;
-  add_inputs(c, session.model_inputs().config, all, session.data().processor->patch_columns());
+  const data::Processor& processor = *session.data().processor;
+  add_inputs(c, session.model_inputs().config, all, processor);
   add_results(c, session, batches, all.label_count());
   io::SafetensorsWriter writer = c.open(file, all.sample_ids);
   c.write(writer);
   if (!all.input.grids.empty()) {
-    writer.write("pixel_values", std::as_bytes(std::span(all.input.patches)));
+    const std::vector<float> pixels = processor.pixels(all.input.patches);
+    writer.write("pixel_values", std::as_bytes(std::span(pixels)));
   }
   writer.commit();
 }
@@ -156,7 +160,7 @@ void write_probe_inputs(const Config& config, const std::filesystem::path& file)
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
   const MicroBatch all = dry_micro_batch(*data.processor, data.train, order);
   Collector c;
-  add_inputs(c, model.config, all, data.processor->patch_columns());
+  add_inputs(c, model.config, all, *data.processor);
   io::SafetensorsWriter writer = c.open(file, all.sample_ids);
   c.write(writer);
   // Pixels of a whole data set need not fit in memory.
@@ -165,7 +169,8 @@ void write_probe_inputs(const Config& config, const std::filesystem::path& file)
     if (e.image.empty()) continue;
     patches.clear();
     data.processor->load_patches(e, patches);
-    writer.write("pixel_values", std::as_bytes(std::span(patches)));
+    const std::vector<float> pixels = data.processor->pixels(patches);
+    writer.write("pixel_values", std::as_bytes(std::span(pixels)));
   }
   writer.commit();
 }

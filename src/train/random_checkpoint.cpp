@@ -17,6 +17,7 @@
 #include "medvqa/ops/dry_backend.h"
 #include "medvqa/quant/dynamic_map.h"
 #include "medvqa/quant/nf4.h"
+#include "src/train/family_files.h"
 
 namespace medvqa::train {
 
@@ -183,8 +184,8 @@ class Writer {
   io::CheckpointWriter writer_;
 };
 
-// As transformers writes it for a 4-bit model whose head and merger stay in 16 bit.
-json quantization_config() {
+// As transformers writes it for a 4-bit model whose head and projector stay in 16 bit.
+json quantization_config(const json& config) {
   return {{"quant_method", "bitsandbytes"},
           {"load_in_4bit", true},
           {"load_in_8bit", false},
@@ -196,17 +197,17 @@ json quantization_config() {
           {"bnb_4bit_use_double_quant", true},
           {"llm_int8_enable_fp32_cpu_offload", false},
           {"llm_int8_has_fp16_weight", false},
-          {"llm_int8_skip_modules", {"lm_head", "visual.merger", "model.visual.merger"}},
+          {"llm_int8_skip_modules", family_files(config).dense_linears},
           {"llm_int8_threshold", 6.0}};
 }
 
 void write_text_files(const RandomCheckpoint& request, json config, io::AtomicFolder& folder) {
   config.erase("quantization_config");
-  if (request.nf4) config["quantization_config"] = quantization_config();
+  if (request.nf4) config["quantization_config"] = quantization_config(config);
   folder.write("config.json", config.dump(2) + "\n");
   if (!request.tokenizer) {
     folder.write("tokenizer.json", byte_level_tokenizer(config).dump() + "\n");
-    folder.write("tokenizer_config.json", tokenizer_settings().dump(2) + "\n");
+    folder.write("tokenizer_config.json", tokenizer_settings(config).dump(2) + "\n");
     folder.write("preprocessor_config.json", processor_settings(config).dump(2) + "\n");
     return;
   }

@@ -122,6 +122,7 @@ ModelInputs open_model(const Config& config, bool need_weights) {
   ModelInputs m;
   m.folder = io::find_model_folder(config.model.path);
   m.config = io::read_model_config(m.folder);
+  m.config["vision_features"] = config.model.vision_features;
   m.settings.compute = compute_of(config.model.compute);
   m.settings.eight_bit_optimizer = config.train.eight_bit;
   if (io::has_weights(m.folder)) {

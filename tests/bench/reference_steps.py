@@ -20,7 +20,7 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from reference import run_reference  # noqa: E402
+from reference import qwen2_vl_family, run_reference  # noqa: E402
 
 
 def load(folder: Path, compute: torch.dtype, recompute: bool):
@@ -35,7 +35,7 @@ def load(folder: Path, compute: torch.dtype, recompute: bool):
             parameter.data = parameter.data.to(compute)
     model.config.use_cache = False
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0,
-                                             target_modules=run_reference.TARGETS))
+                                             target_modules=qwen2_vl_family.TARGETS))
     if recompute:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable(
@@ -52,8 +52,8 @@ def batch(folder: Path, count: int) -> dict:
     image_token = encoder.tokenizer.convert_tokens_to_ids("<|image_pad|>")
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids),
             "labels": torch.stack([s.labels for s in samples]),
-            "pixel_values": torch.cat([s.pixel_values for s in samples]),
-            "image_grid_thw": torch.cat([s.image_grid_thw for s in samples]),
+            "pixel_values": torch.cat([s.images["pixel_values"] for s in samples]),
+            "image_grid_thw": torch.cat([s.images["image_grid_thw"] for s in samples]),
             "mm_token_type_ids": (ids == image_token).to(torch.int64)}
 
 

@@ -2,6 +2,7 @@
 
 #include <cmath>
 
+#include "medvqa/models/frequencies.h"
 #include "medvqa/models/mrope.h"
 #include "medvqa/models/qwen2_vl/vision.h"
 

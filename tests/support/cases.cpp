@@ -28,6 +28,7 @@ const std::vector<OpGroup>& op_groups() {
                                            {"dropout", dropout_cases},
                                            {"gather_rows", gather_rows_cases},
                                            {"scatter_rows", scatter_rows_cases},
+                                           {"scale_rows", scale_rows_cases},
                                            {"linear_cross_entropy", linear_cross_entropy_cases},
                                            {"global_norm", global_norm_cases},
                                            {"adamw", adamw_cases}};

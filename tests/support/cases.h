@@ -30,6 +30,7 @@ std::vector<OpCase> fill_cases();
 std::vector<OpCase> accumulate_cases();
 std::vector<OpCase> gather_rows_cases();
 std::vector<OpCase> scatter_rows_cases();
+std::vector<OpCase> scale_rows_cases();
 std::vector<OpCase> linear_cross_entropy_cases();
 std::vector<OpCase> global_norm_cases();
 std::vector<OpCase> adamw_cases();

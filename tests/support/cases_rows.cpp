@@ -171,6 +171,38 @@ std::vector<OpCase> scatter_rows_cases() {
   return cases;
 }
 
+std::vector<OpCase> scale_rows_cases() {
+  std::vector<OpCase> cases;
+  for (const bool accumulate : {false, true}) {
+    for (const bool by_row : {false, true}) {
+      for (const bool strided : {false, true}) {
+        OpCase c(fmt::format("scale_rows{}{}{}", accumulate ? "_add" : "_set",
+                             by_row ? "_by_row" : "", strided ? "_strided" : ""));
+        const int x = c.input("x", {9, 21});
+        const int scale = c.input("scale", {9}, kAccumulator);
+        const int y = c.gradient("y", {9, 21}, accumulate);
+        if (strided) c.stride(x, 4, 1);
+        if (strided) c.stride(y, 2, 2);
+        c.run = [=](ops::Backend& b, const Tensors& t) {
+          b.scale_rows(t[at(x)], -0.75, by_row ? t[at(scale)] : Tensor{}, {t[at(y)], accumulate});
+        };
+        c.oracle = [=](const Values& v, DType) {
+          Expected e{y, {}, {}};
+          for (std::size_t i = 0; i < v[at(x)].size(); ++i) {
+            const double old = accumulate ? v[at(y)][i] : 0.0;
+            const double term = -0.75 * (by_row ? v[at(scale)][i / 21] : 1.0) * v[at(x)][i];
+            e.value.push_back(old + term);
+            e.magnitude.push_back(std::fabs(old) + std::fabs(term));
+          }
+          return std::vector<Expected>{e};
+        };
+        cases.push_back(std::move(c));
+      }
+    }
+  }
+  return cases;
+}
+
 std::vector<OpCase> rotary_table_cases() {
   std::vector<OpCase> cases;
   for (const std::int64_t axes : {1, 2, 3}) {

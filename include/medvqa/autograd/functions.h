@@ -3,6 +3,9 @@
 // with trainable weights is nn::Linear. Shapes as in ops/params.h.
 #pragma once
 
+#include <span>
+
+#include "medvqa/autograd/attention.h"
 #include "medvqa/autograd/tape.h"
 
 namespace medvqa::autograd {
@@ -21,30 +24,6 @@ struct RotaryAngles {
 Var rotary(Tape& t, const Var& packed_TC, std::int64_t heads, std::int64_t head_size,
            const RotaryAngles& angles);
 
-// `heads` heads of size D that begin at column `begin` of a packed value.
-struct HeadBlock {
-  Var packed_TC;
-  std::int64_t begin = 0;
-  std::int64_t heads = 0;
-};
-
-// Where samples begin in packed rows: i32 [N + 1] in device memory, and the longest sample.
-struct Segments {
-  Tensor cu_seqlens_N;
-  std::int64_t longest = 0;
-};
-
-struct AttentionShape {
-  std::int64_t head_size = 0;
-  bool causal = false;
-  double scale = 1;
-  Segments queries, keys;
-};
-// y_TC [T, H * D]. The blocks taken from one packed value must cover it: each writes its part of
-// that value's gradient.
-Var attention(Tape& t, const HeadBlock& q, const HeadBlock& k, const HeadBlock& v,
-              const AttentionShape& shape);
-
 // y = f(x) for gelu, quick_gelu and silu.
 Var activation(Tape& t, const Var& x_TC, ops::Activation kind);
 
@@ -56,5 +35,17 @@ Var gather_rows(Tape& t, const Var& x_TC, const Tensor& rows_R);
 
 // y = base with row rows[i] replaced by features[i]; base gets no gradient. rows_I: i32.
 Var splice(Tape& t, const Tensor& base_TC, const Var& features_IC, const Tensor& rows_I);
+
+// z = x + factor * scale[t] * y[t]: a gated residual. factor and scale_T (f32 [T], empty for ones)
+// are constants. `last`: z is not needed in a replay, see nn::Linear::Epilogue.
+struct ResidualScale {
+  double factor = 1;
+  Tensor scale_T = {};
+  bool last = false;
+};
+Var add_scaled(Tape& t, const Var& x_TC, const Var& y_TC, const ResidualScale& scale);
+
+// [T, C + K * D]: first's columns, then element d of all K others side by side, for every d in D.
+Var join_interleaved(Tape& t, const Var& first_TC, std::span<const Var> others_TD);
 
 }  // namespace medvqa::autograd

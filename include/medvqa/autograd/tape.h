@@ -74,8 +74,12 @@ class Tape {
   std::size_t next_attention() { return attentions_++; }
 
   Tensor allocate(Shape shape, DType dtype) { return block_.allocate(shape, dtype); }
-  Var result(const Tensor& value, std::initializer_list<Var> inputs,
+  Var result(const Tensor& value, std::span<const Var> inputs,
              bool has_trainable_parameter = false);
+  Var result(const Tensor& value, std::initializer_list<Var> inputs,
+             bool has_trainable_parameter = false) {
+    return result(value, std::span(inputs.begin(), inputs.size()), has_trainable_parameter);
+  }
   bool needs_grad(const Var& v) const { return node(v).needs_grad; }
   // Remembers `f` if the backward will need it.
   template <class F>

@@ -6,11 +6,12 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "medvqa/data/record.h"
-#include "medvqa/image/qwen2_vl_processor.h"
+#include "medvqa/image/patches.h"
 
 namespace medvqa::data {
 
@@ -30,6 +31,12 @@ struct ProcessorOptions {
   std::optional<std::int64_t> min_pixels, max_pixels;  // nothing: the processor file's
 };
 
+// A small tensor of the reference's processor, for comparison with other programs.
+struct IntegerTensor {
+  std::string name;
+  std::vector<std::int64_t> shape, values;
+};
+
 class Processor {
  public:
   virtual ~Processor() = default;
@@ -40,6 +47,17 @@ class Processor {
   // Patches f32 [P, patch_columns()] of the example's image, appended to `patches`. Thread-safe.
   virtual void load_patches(const Example& example, std::vector<float>& patches) const = 0;
   virtual std::int64_t patch_columns() const = 0;
+  // The pictures as the reference's processor hands them over: what it says of them, and the shape
+  // and order of its pixel values.
+  virtual std::vector<IntegerTensor> describe_images(std::span<const PatchGrid>) const {
+    return {};
+  }
+  virtual std::vector<std::int64_t> pixel_shape(std::int64_t patch_rows) const {
+    return {patch_rows, patch_columns()};
+  }
+  virtual std::vector<float> pixels(std::span<const float> patches) const {
+    return {patches.begin(), patches.end()};
+  }
   // The example's text, tokens the loss is computed on in [[...]], an image as <image x 64>.
   virtual std::string describe(const Example& example) const = 0;
 };

@@ -4,7 +4,7 @@
 #include <filesystem>
 
 #include "medvqa/image/decode.h"
-#include "medvqa/image/qwen2_vl_processor.h"
+#include "medvqa/image/patches.h"
 
 namespace medvqa {
 

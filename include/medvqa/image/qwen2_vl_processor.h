@@ -2,11 +2,11 @@
 // Qwen2VLImageProcessorPil gives (image_processing_pil_qwen2_vl.py).
 #pragma once
 
-#include <array>
 #include <cstdint>
 #include <vector>
 
 #include "medvqa/image/decode.h"
+#include "medvqa/image/patches.h"
 #include "medvqa/image/resize.h"
 
 namespace medvqa {
@@ -18,16 +18,8 @@ struct Qwen2VlImageConfig {
   int patch_size = 14;
   int temporal_patch_size = 2;
   int merge_size = 2;
-  double rescale_factor = 1.0 / 255.0;
-  std::array<float, 3> mean{0.48145466f, 0.4578275f, 0.40821073f};
-  std::array<float, 3> std{0.26862954f, 0.26130258f, 0.27577711f};
+  PixelScale scale;
   ResampleFilter resample = ResampleFilter::bicubic;
-};
-
-struct ImageSize {
-  int height = 0;
-  int width = 0;
-  bool operator==(const ImageSize&) const = default;
 };
 
 // The size nearest to height x width whose sides are multiples of factor (rounded half to even)
@@ -35,14 +27,6 @@ struct ImageSize {
 // Errors: UserError(data) if one side is more than 200 times the other, or nothing fits.
 ImageSize smart_resize(int height, int width, int factor, std::int64_t min_pixels,
                        std::int64_t max_pixels);
-
-// Patches along time, height and width; a picture has one step of time.
-struct PatchGrid {
-  std::int64_t t = 1;
-  std::int64_t h = 0;
-  std::int64_t w = 0;
-  std::int64_t patches() const { return t * h * w; }
-};
 
 // The grid a picture of this size will have, without looking at pixels. Errors: as smart_resize.
 PatchGrid qwen2_vl_grid(int height, int width, const Qwen2VlImageConfig& config);

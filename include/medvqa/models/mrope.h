@@ -16,7 +16,4 @@ std::vector<std::vector<std::int32_t>> mrope_positions(const PackedInput& input,
                                                        std::int32_t image_token_id,
                                                        std::int64_t merge_size);
 
-// inv_freq[i] = theta^(-2i / dim), i < dim / 2, each step rounded to f32 as in the reference.
-std::vector<float> inverse_frequencies(double theta, std::int64_t dim);
-
 }  // namespace medvqa::models

@@ -6,6 +6,7 @@
 
 #include "medvqa/autograd/functions.h"
 #include "medvqa/autograd/segment_tape.h"
+#include "medvqa/models/input.h"
 
 namespace medvqa::models {
 
@@ -22,6 +23,13 @@ autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
                                      std::span<const std::vector<std::int32_t>> positions,
                                      std::span<const float> inv_freq,
                                      std::span<const std::int32_t> axis);
+
+// The input's patches [P, columns] in the compute type.
+Tensor upload_patches(autograd::SegmentTape& tape, const PackedInput& input, std::int64_t columns,
+                      DType compute);
+
+// Factors of rows [T] for an operation in that compute type: f32, or f64 with f64.
+Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factors, DType compute);
 
 // i32 [N + 1] and the longest segment.
 autograd::Segments segments(autograd::SegmentTape& tape, std::span<const std::int32_t> cu_seqlens);

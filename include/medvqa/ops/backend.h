@@ -83,6 +83,9 @@ class Backend {
   void gather_rows(const Tensor& table_VC, const Tensor& rows_T, const Tensor& y_TC);
   // y[rows[i]] = x[i], rows distinct: the splice of image features, and gather's backward.
   void scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tensor& y_TC);
+  // y[t] = factor * scale[t] * x[t], or y += it: gates and row masks. scale_T: accumulator type,
+  // empty for all ones. x_TC, y_TC: float, one type, rows may be strided, may not alias.
+  void scale_rows(const Tensor& x_TC, double factor, const Tensor& scale_T, const GradOut& y_TC);
 
   // --- loss and update --------------------------------------------------------------------
   void linear_cross_entropy(const LinearCrossEntropy& p);
@@ -120,6 +123,8 @@ class Backend {
   virtual void do_dropout(const Dropout& p) = 0;
   virtual void do_gather_rows(const Tensor& table_VC, const Tensor& rows_T, const Tensor& y_TC) = 0;
   virtual void do_scatter_rows(const Tensor& x_IC, const Tensor& rows_I, const Tensor& y_TC) = 0;
+  virtual void do_scale_rows(const Tensor& x_TC, double factor, const Tensor& scale_T,
+                             const GradOut& y_TC) = 0;
   virtual void do_linear_cross_entropy(const LinearCrossEntropy& p, const Tensor& scratch) = 0;
   virtual void do_global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) = 0;
   virtual void do_adamw(const AdamW& p) = 0;

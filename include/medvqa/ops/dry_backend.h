@@ -56,6 +56,7 @@ class DryBackend final : public Backend {
   void do_dropout(const Dropout&) override {}
   void do_gather_rows(const Tensor&, const Tensor&, const Tensor&) override {}
   void do_scatter_rows(const Tensor&, const Tensor&, const Tensor&) override {}
+  void do_scale_rows(const Tensor&, double, const Tensor&, const GradOut&) override {}
   void do_linear_cross_entropy(const LinearCrossEntropy& p, const Tensor&) override {
     count_.linear += operations(p);
   }

@@ -32,6 +32,8 @@ struct ChatOptions {
   // How many placeholder tokens each picture takes, in the order of the pictures; for Qwen2-VL
   // grid.patches() / merge_size^2. Empty: one each, as the template itself writes it.
   std::vector<std::int64_t> image_tokens;
+  // Llama 3.2 names today's date to a model without pictures. Fixed, so that runs repeat.
+  std::string date = "26 Jul 2024";
 };
 
 struct RenderedChat {
@@ -54,5 +56,18 @@ RenderedChat render_qwen2_vl(const std::vector<ChatMessage>& messages, const Cha
 // The tokens no loss is taken on with Qwen2-VL's template: padding and the vision placeholders,
 // as far as the vocabulary has them.
 std::vector<std::int32_t> qwen2_vl_unlabelled_ids(const Tokenizer& tokenizer);
+
+// Llama 3.2 Vision: <|begin_of_text|>, then for every message
+// <|start_header_id|>{role}<|end_header_id|>\n\n{content}<|eot_id|>. A picture is one <|image|>.
+// Without any picture the system's message comes first, with or without a text of its own, and
+// opens with the knowledge cut-off and the date; with pictures there is none.
+//
+// Errors: UserError(data) if a text contains <|image|>; UserError(config) for a system's text
+// beside a picture, which the reference's template refuses too.
+RenderedChat render_llama3_vision(const std::vector<ChatMessage>& messages,
+                                  const ChatOptions& options);
+
+// The tokens no loss is taken on: padding and <|image|>, which the head has no row for.
+std::vector<std::int32_t> llama3_vision_unlabelled_ids(const Tokenizer& tokenizer);
 
 }  // namespace medvqa

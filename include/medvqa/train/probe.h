@@ -2,7 +2,8 @@
 //   input_ids i64 [T], cu_seqlens i32 [N + 1]: all samples one after another, no padding
 //   labels i64 [T]: the token's own id, unshifted, or -100
 //   position_ids i64 [3, T] (M-RoPE) or [T]
-//   pixel_values f32 [P, columns] after normalisation, image_grid_thw i64 [n, 3]; none for text
+//   pixel_values f32 after normalisation, [P, columns] and image_grid_thw i64 [n, 3] (Qwen2-VL), or
+//   [tiles, 3, H, W] and aspect_ratio_ids, num_tiles i64 [n] (mllama); none for text
 //   logit_rows i64 [R]: row t predicts label t + 1, and that label counts
 //   logits f32 [R, V], loss f32 [1] = sum of cross-entropy / R
 //   grad.KEY f32: one for every tensor of adapter_model.safetensors, before clipping

@@ -29,11 +29,11 @@ void write_random_checkpoint(const RandomCheckpoint& request);
 std::vector<std::string> preset_names();
 nlohmann::json preset_config(const std::string& name);
 
-// The token ids a byte-level tokenizer gives Qwen2-VL's special tokens: those config.json names,
+// The token ids a byte-level tokenizer gives the family's special tokens: those config.json names,
 // those of the published vocabulary if it is large enough, else the first free ones after the
 // bytes.
 nlohmann::json byte_level_tokenizer(const nlohmann::json& config);
-nlohmann::json tokenizer_settings();
+nlohmann::json tokenizer_settings(const nlohmann::json& config);
 nlohmann::json processor_settings(const nlohmann::json& config);
 
 }  // namespace medvqa::train

@@ -39,6 +39,7 @@ TextConfig read_text(const ConfigReader& r) {
   c.heads = r.integer("num_attention_heads");
   c.kv_heads = r.integer("num_key_value_heads", c.heads);
   c.eps = r.number("rms_norm_eps", 1e-12, 1, 1e-6);
+  c.qkv_bias = true;
   if (c.channels % c.heads != 0 || c.head_size() % 2 != 0) {
     r.refuse("num_attention_heads", std::to_string(c.heads),
              "a divisor of hidden_size with an even head size");

@@ -1,5 +1,6 @@
 #include "medvqa/models/qwen2_vl/model.h"
 
+#include "medvqa/models/frequencies.h"
 #include "medvqa/models/mrope.h"
 
 namespace medvqa::models::qwen2_vl {

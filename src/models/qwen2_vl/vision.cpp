@@ -3,7 +3,7 @@
 
 #include <cmath>
 
-#include "medvqa/models/mrope.h"
+#include "medvqa/models/frequencies.h"
 
 namespace medvqa::models::qwen2_vl {
 
@@ -116,14 +116,7 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
   const auto angles = rotary_angles(tape, positions, inv_freq, axis);
   const auto frames = segments(tape, frame_boundaries(input.grids));
 
-  const Shape shape{input.patch_rows, config_.patch_columns()};
-  Tensor pixels = tape.step_arena().allocate(shape, DType::f32);
-  tape.backend().upload(input.patches.data(), pixels.bytes(), pixels);
-  if (compute != DType::f32) {
-    const Tensor narrow = tape.step_arena().allocate(shape, compute);
-    tape.backend().convert(pixels, narrow);
-    pixels = narrow;
-  }
+  const Tensor pixels = upload_patches(tape, input, config_.patch_columns(), compute);
   StepVar x = tape.run({tape.input(pixels)}, [this](Tape& t, std::span<const Var> in) {
     return patch_embedding_(t, in[0]);
   });

@@ -5,6 +5,8 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 
+#include "medvqa/models/decoder_block.h"
+
 namespace medvqa::models::qwen2_vl {
 
 struct VisionConfig {
@@ -22,17 +24,11 @@ struct VisionConfig {
   }
 };
 
-struct TextConfig {
+struct TextConfig : DecoderShape {
   std::int64_t vocabulary = 0;
-  std::int64_t channels = 0;
-  std::int64_t feed_forward = 0;
   std::int64_t layers = 0;
-  std::int64_t heads = 0;
-  std::int64_t kv_heads = 0;
-  double eps = 1e-6;
   double rope_theta = 1e6;
   std::array<std::int64_t, 3> mrope_section{16, 24, 24};
-  std::int64_t head_size() const { return channels / heads; }
 };
 
 struct Config {

@@ -3,8 +3,8 @@
 
 #include <vector>
 
+#include "medvqa/models/decoder_block.h"
 #include "medvqa/models/model.h"
-#include "medvqa/models/qwen2_vl/decoder.h"
 #include "medvqa/models/qwen2_vl/vision.h"
 
 namespace medvqa::models::qwen2_vl {

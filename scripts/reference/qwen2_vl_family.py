@@ -1,4 +1,5 @@
-"""Random Qwen2-VL checkpoints of any shape for a seed, written as they stand on the Hub.
+"""Qwen2-VL: random checkpoints of any shape for a seed, written as they stand on the Hub, and
+what run_reference.py asks of a family.
 
 Four consecutive seeds cover nested NF4, plain NF4, NF4 quantised on load and nested NF4 again,
 with tied and untied heads; everything else is drawn. Linears are N(0, 1/fan_in), norms near 1,
@@ -16,8 +17,16 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import BitsAndBytesConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers.models.qwen2_vl import modeling_qwen2_vl
+from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from reference import tokenizer as tokenizers_of_ours
+from reference.tokenizer import CHAT_TEMPLATE  # noqa: F401, one of a family's names
+
+MODEL = Qwen2VLForConditionalGeneration
+END_OF_TURN = "<|im_end|>"
+TARGETS = (r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+           r"|model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])")
 
 HEADS = [(3, 1), (5, 5), (6, 2), (4, 2), (7, 1), (2, 1)]
 MROPE_SECTIONS = {16: [2, 3, 3], 24: [4, 4, 4], 32: [4, 6, 6], 40: [4, 8, 8], 64: [8, 12, 12]}
@@ -54,6 +63,7 @@ class Recipe:
     r: int
     alpha: int
     rslora: bool
+    family = "qwen2_vl"
 
     @property
     def hidden(self) -> int:
@@ -227,3 +237,78 @@ def copy_checkpoint(source: Path, target: Path) -> None:
     """Copies a checkpoint folder, replacing what is there."""
     shutil.rmtree(target, ignore_errors=True)
     shutil.copytree(source, target)
+
+
+def image_processor(checkpoint: Path) -> Qwen2VLImageProcessorPil:
+    """The image processor of a checkpoint folder."""
+    return Qwen2VLImageProcessorPil.from_pretrained(checkpoint)
+
+
+def image_tensors(processor, pictures: list) -> dict:
+    """The probe's tensors of one sample's pictures."""
+    found = processor(images=pictures, return_tensors="pt")
+    return {"pixel_values": found["pixel_values"].float(),       # [P, 1176]
+            "image_grid_thw": found["image_grid_thw"].long()}    # [n, 3]
+
+
+def expand(text: str, processor, tensors: dict) -> str:
+    """One placeholder for every merged patch."""
+    for grid in tensors.get("image_grid_thw", []):
+        count = int(grid.prod()) // processor.merge_size**2
+        text = text.replace("<|image_pad|>", "<|image_pad|\0" * count, 1)
+    return text.replace("\0", ">")
+
+
+def image_arguments(model, sample, compute) -> dict:
+    """Arguments of the model's forward beside ids and attention mask."""
+    if not sample.images:
+        return {}
+    return {"pixel_values": sample.images["pixel_values"].to(compute),
+            "image_grid_thw": sample.images["image_grid_thw"],
+            "mm_token_type_ids": (sample.input_ids[None] == model.config.image_token_id).int()}
+
+
+def position_ids(model, sample) -> torch.Tensor:
+    """M-RoPE rows, i64 [3, T]."""
+    ids = sample.input_ids[None]
+    kinds = (ids == model.config.image_token_id).int()
+    positions, _ = model.model.get_rope_index(
+        ids, mm_token_type_ids=kinds, image_grid_thw=sample.images.get("image_grid_thw"),
+        attention_mask=torch.ones_like(ids))
+    return positions[:, 0]
+
+
+def prepared(model, recipe):
+    """The model as it is compared."""
+    del recipe
+    return model
+
+
+def keep_double(model) -> None:
+    """Removes transformers' casts to f32 inside norms and the vision rotation, for the oracle."""
+    def rms_norm(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
+                                              + self.variance_epsilon))
+
+    def rotate(q, k, cos, sin):
+        cos, sin = cos.unsqueeze(-2).double(), sin.unsqueeze(-2).double()
+        half = modeling_qwen2_vl.rotate_half
+        return q * cos + half(q) * sin, k * cos + half(k) * sin
+
+    for module in model.modules():
+        if isinstance(module, modeling_qwen2_vl.Qwen2VLRMSNorm):
+            module.forward = rms_norm.__get__(module)
+        if isinstance(module, modeling_qwen2_vl.VisionAttention):
+            module.forward = _with_rotation(module.forward, rotate)
+
+
+def _with_rotation(forward, rotate):
+    """`forward` with modeling_qwen2_vl's vision rotation exchanged while it runs."""
+    def wrapped(*arguments, **settings):
+        original = modeling_qwen2_vl.apply_rotary_pos_emb_vision
+        modeling_qwen2_vl.apply_rotary_pos_emb_vision = rotate
+        try:
+            return forward(*arguments, **settings)
+        finally:
+            modeling_qwen2_vl.apply_rotary_pos_emb_vision = original
+    return wrapped

@@ -1,0 +1,343 @@
+"""mllama (Llama 3.2 Vision): random checkpoints of any shape for a seed, as they stand on the Hub,
+and what run_reference.py asks of a family.
+
+The storage of the weights turns with the seed as for Qwen2-VL; everything else is drawn.
+Gates are far from zero, so that every path shows in the logits.
+"""
+
+import dataclasses
+import json
+import math
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from tokenizers import AddedToken
+from transformers import BitsAndBytesConfig, MllamaConfig, MllamaForConditionalGeneration
+from transformers.models.mllama import modeling_mllama, processing_mllama
+from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
+
+from reference import tokenizer as tokenizers_of_ours
+
+MODEL = MllamaForConditionalGeneration
+END_OF_TURN = "<|eot_id|>"
+TARGETS = (r"model\.language_model\.layers\.\d+\.((self|cross)_attn\.[qkvo]_proj"
+           r"|mlp\.(gate|up|down)_proj)"
+           r"|model\.vision_model\.(global_)?transformer\.layers\.\d+"
+           r"\.(self_attn\.[qkvo]_proj|mlp\.fc[12])")
+HEADS = [(3, 1), (4, 2), (6, 2), (2, 1), (5, 5)]
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+SPECIAL_TOKENS = [
+    "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", "<|step_id|>",
+    "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
+]
+PREFIXES = [("language_model.model.", "model.language_model."),
+            ("language_model.lm_head.", "lm_head."),
+            ("vision_model.", "model.vision_model."),
+            ("multi_modal_projector.", "model.multi_modal_projector.")]
+
+CHAT_TEMPLATE = (
+    "{{ '<|begin_of_text|>' }}{% set ns = namespace(images=false) %}{% for m in messages %}"
+    "{% if m['content'] is not string %}{% for c in m['content'] %}{% if c['type'] == 'image' %}"
+    "{% set ns.images = true %}{% endif %}{% endfor %}{% endif %}{% endfor %}"
+    "{% if not ns.images %}{{ '<|start_header_id|>system<|end_header_id|>\\n\\n"
+    "Cutting Knowledge Date: December 2023\\nToday Date: 26 Jul 2024\\n\\n<|eot_id|>' }}"
+    "{% endif %}{% for m in messages %}"
+    "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' }}"
+    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+    "{% if c['type'] == 'image' %}{{ '<|image|>' }}{% elif 'text' in c %}{{ c['text'] }}"
+    "{% endif %}{% endfor %}{% endif %}{{ '<|eot_id|>' }}{% endfor %}"
+    "{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
+
+
+@dataclasses.dataclass
+class Recipe:
+    """Everything that determines a checkpoint and its adapter. Sizes in elements."""
+
+    seed: int
+    storage: str               # nf4_nested | nf4_plain | nf4_on_load (16-bit files)
+    dtype: str                 # of the 16-bit tensors and of the quant_state
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    layers: int
+    cross_layers: list[int]
+    vision_heads: int
+    vision_head_dim: int
+    vision_intermediate: int
+    vision_layers: int
+    global_layers: int
+    feature_layers: list[int]
+    features: str              # block_input | block_output
+    tile_side: int             # patches along one side of a tile
+    patch_size: int
+    merges: int
+    spare_tokens: int          # reserved tokens before <|image|>
+    skip_modules: list[str]
+    hub_config: bool           # config.json with rope_scaling and torch_dtype
+    llama3_rope: bool
+    new_prefixes: bool
+    sharded: bool
+    merges_as_text: bool
+    r: int
+    alpha: int
+    rslora: bool
+    family = "mllama"
+
+    @property
+    def hidden(self) -> int:
+        return self.heads * self.head_dim
+
+
+def draw(seed: int) -> Recipe:
+    """The recipe of a seed."""
+    rng = random.Random(seed)
+    heads, kv_heads = rng.choice(HEADS)
+    layers, vision_layers = rng.choice([3, 4]), rng.choice([2, 3])
+    skipped = ["lm_head", "multi_modal_projector"]
+    storage = ["nf4_nested", "nf4_plain", "nf4_on_load", "nf4_nested"][seed % 4]
+    if storage != "nf4_on_load":
+        skipped = rng.choice([
+            ["lm_head"], ["lm_head", "multi_modal_projector"],
+            ["lm_head", "multi_modal_projector", "o_proj", "fc1"],
+            ["lm_head", "vision_model", "multi_modal_projector"],
+        ])
+    r = rng.choice([8, 16])
+    return Recipe(
+        seed=seed, storage=storage, dtype=rng.choice(["bfloat16", "bfloat16", "float16"]),
+        heads=heads, kv_heads=kv_heads,
+        head_dim=rng.choice([d for d in (16, 24, 32, 64) if d * heads <= 256]),
+        intermediate=4096 // r + 4 * rng.randrange(0, 12), layers=layers,
+        cross_layers=sorted(rng.sample(range(layers), rng.choice([1, 2]))),
+        vision_heads=rng.choice([1, 2, 3]), vision_head_dim=rng.choice([16, 20, 24, 32]),
+        vision_intermediate=4 * rng.randrange(20, 50), vision_layers=vision_layers,
+        global_layers=rng.choice([1, 2]),
+        feature_layers=sorted(rng.sample(range(vision_layers), rng.choice([1, 2]))),
+        features=["block_output", "block_input"][seed // 2 % 2],
+        tile_side=rng.choice([2, 3, 4, 5]), patch_size=rng.choice([8, 14]),
+        merges=rng.randrange(40, 160), spare_tokens=rng.choice([0, 1, 10]), skip_modules=skipped,
+        hub_config=rng.random() < 0.5, llama3_rope=rng.random() < 0.7,
+        new_prefixes=rng.random() < 0.5, sharded=rng.random() < 0.5,
+        merges_as_text=rng.random() < 0.5, r=r, alpha=rng.choice([8, 16, 32]),
+        rslora=rng.random() < 0.3)
+
+
+def build_tokenizer(recipe: Recipe):
+    """Byte-level BPE in Llama-3's form; <|image|> has the highest id."""
+    tokenizer = tokenizers_of_ours.build_llama3(recipe.merges)
+    spare = [f"<|reserved_special_token_{i}|>" for i in range(recipe.spare_tokens)]
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
+                                  for token in [*SPECIAL_TOKENS, *spare, "<|image|>"]])
+    return tokenizer
+
+
+def configuration(recipe: Recipe, tokenizer) -> MllamaConfig:
+    """The transformers configuration of a recipe; token ids are the tokenizer's."""
+    token = tokenizer.token_to_id
+    rope = {"rope_type": "default", "rope_theta": 500000.0}
+    if recipe.llama3_rope:
+        # A short original context, so that the scaling changes most of the few frequencies.
+        rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0,
+                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                "original_max_position_embeddings": 64}
+    text = {
+        "vocab_size": token("<|image|>"), "hidden_size": recipe.hidden,
+        "intermediate_size": recipe.intermediate, "num_hidden_layers": recipe.layers,
+        "num_attention_heads": recipe.heads, "num_key_value_heads": recipe.kv_heads,
+        "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,
+        "cross_attention_layers": recipe.cross_layers, "rope_parameters": rope,
+        "bos_token_id": token("<|begin_of_text|>"), "eos_token_id": token("<|eot_id|>"),
+        "pad_token_id": token("<|finetune_right_pad_id|>"),
+    }
+    channels = recipe.vision_heads * recipe.vision_head_dim
+    vision = {
+        "hidden_size": channels, "attention_heads": recipe.vision_heads,
+        "intermediate_size": recipe.vision_intermediate,
+        "num_hidden_layers": recipe.vision_layers, "num_global_layers": recipe.global_layers,
+        "image_size": recipe.tile_side * recipe.patch_size, "patch_size": recipe.patch_size,
+        "vision_output_dim": channels * (1 + len(recipe.feature_layers)),
+        "intermediate_layers_indices": recipe.feature_layers,
+    }
+    return MllamaConfig(text_config=text, vision_config=vision,
+                        image_token_index=token("<|image|>"))
+
+
+def fill(model: torch.nn.Module, recipe: Recipe) -> None:
+    """Draws every parameter from a generator of its own, in named_parameters order."""
+    generator = torch.Generator().manual_seed(recipe.seed)
+    for name, parameter in model.named_parameters():
+        noise = torch.randn(parameter.shape, generator=generator)
+        if "gate" in name.rsplit(".", 1)[-1]:
+            value = 0.7 + 0.2 * noise
+        elif name.endswith("bias"):
+            value = 0.1 * noise
+        elif "embedding" in name and "patch_embedding" not in name:
+            value = 0.5 * noise
+        elif parameter.dim() == 1:
+            value = 1 + 0.1 * noise
+        elif "embed_tokens" in name:
+            value = noise
+        else:
+            value = noise / math.sqrt(parameter[0].numel())
+        parameter.data.copy_(value)
+
+
+def quantization(recipe: Recipe) -> BitsAndBytesConfig:
+    """The bitsandbytes settings under which transformers quantises the 16-bit weights."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32,
+        bnb_4bit_use_double_quant=recipe.storage == "nf4_nested",
+        llm_int8_skip_modules=recipe.skip_modules)
+
+
+def write_checkpoint(recipe: Recipe, folder: Path) -> None:
+    """Writes weights, config.json, tokenizer and preprocessor files of a recipe into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = build_tokenizer(recipe)
+    dtype = DTYPES[recipe.dtype]
+    model = MllamaForConditionalGeneration(configuration(recipe, tokenizer))
+    fill(model, recipe)
+    model = model.to(dtype)
+    model.config.dtype = dtype
+    shard = "200KB" if recipe.sharded else "5GB"
+    if recipe.storage == "nf4_on_load":
+        model.save_pretrained(folder, max_shard_size=shard)
+    else:
+        with tempfile.TemporaryDirectory() as plain:
+            model.save_pretrained(plain)
+            quantised = MllamaForConditionalGeneration.from_pretrained(
+                plain, dtype=dtype, quantization_config=quantization(recipe))
+            quantised.save_pretrained(folder, max_shard_size=shard)
+    _respell_names(folder, recipe.new_prefixes)
+    if recipe.hub_config:
+        _older_config(folder / "config.json")
+    settings = {
+        "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
+        "pad_token": "<|finetune_right_pad_id|>", "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": CHAT_TEMPLATE,
+    }
+    tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text, settings)
+    _write_preprocessor(recipe, folder)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+def _respell_names(folder: Path, new_prefixes: bool) -> None:
+    """Rewrites the tensor names: the Hub's spelling or transformers' own."""
+    def spelled(name: str) -> str:
+        for hub, own in PREFIXES:
+            old, new = (hub, own) if new_prefixes else (own, hub)
+            if name.startswith(old):
+                return new + name[len(old):]
+        return name
+
+    for file in sorted(folder.glob("*.safetensors")):
+        tensors = {spelled(name): tensor for name, tensor in load_file(file).items()}
+        save_file(tensors, file, metadata={"format": "pt"})
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        content = json.loads(index.read_text())
+        content["weight_map"] = {spelled(n): f for n, f in content["weight_map"].items()}
+        index.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _older_config(path: Path) -> None:
+    """config.json as the Hub's files have it: rope_scaling beside rope_theta, torch_dtype."""
+    content = json.loads(path.read_text())
+    text = content["text_config"]
+    rope = text.pop("rope_parameters")
+    text["rope_theta"] = rope.pop("rope_theta")
+    text["rope_scaling"] = rope if rope["rope_type"] != "default" else None
+    content["torch_dtype"] = content.pop("dtype")
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def _write_preprocessor(recipe: Recipe, folder: Path) -> None:
+    side = recipe.tile_side * recipe.patch_size
+    content = {
+        "do_convert_rgb": True, "do_normalize": True, "do_pad": True, "do_rescale": True,
+        "do_resize": True, "image_mean": [0.48145466, 0.4578275, 0.40821073],
+        "image_processor_type": "MllamaImageProcessor",
+        "image_std": [0.26862954, 0.26130258, 0.27577711], "max_image_tiles": 4, "resample": 2,
+        "rescale_factor": 1 / 255, "size": {"height": side, "width": side},
+    }
+    (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
+
+
+def image_processor(checkpoint: Path) -> MllamaImageProcessorPil:
+    """The image processor of a checkpoint folder."""
+    return MllamaImageProcessorPil.from_pretrained(checkpoint)
+
+
+def image_tensors(processor, pictures: list) -> dict:
+    """The probe's tensors of one sample's pictures: of the tiles only those in use."""
+    found = processor(images=[pictures], return_tensors="pt")
+    counts = found["num_tiles"][0]
+    tiles = [found["pixel_values"][0, i, :count] for i, count in enumerate(counts)]
+    return {"pixel_values": torch.cat(tiles).float(),             # [tiles, 3, H, W]
+            "aspect_ratio_ids": found["aspect_ratio_ids"][0].long(),
+            "num_tiles": torch.tensor(counts)}
+
+
+def expand(text: str, processor, tensors: dict) -> str:
+    """A picture is one token."""
+    del processor, tensors
+    return text
+
+
+def image_arguments(model, sample, compute) -> dict:
+    """Arguments of the model's forward beside ids and attention mask, padded to four tiles."""
+    if not sample.images:
+        return {}
+    counts = sample.images["num_tiles"].tolist()
+    most = model.config.vision_config.max_num_tiles
+    pixels = sample.images["pixel_values"]
+    padded = torch.zeros(1, len(counts), most, *pixels.shape[1:])
+    mask = torch.zeros(1, len(counts), most, dtype=torch.long)
+    for i, tiles in enumerate(pixels.split(counts)):
+        padded[0, i, :counts[i]] = tiles
+        mask[0, i, :counts[i]] = 1
+    ids = sample.input_ids.tolist()
+    ranges = processing_mllama.get_cross_attention_token_mask(ids, model.config.image_token_index)
+    cross = processing_mllama.convert_sparse_cross_attention_mask_to_dense(
+        [ranges], num_tiles=[counts], max_num_tiles=most, length=len(ids))
+    return {"pixel_values": padded.to(compute), "aspect_ratio_mask": mask,
+            "aspect_ratio_ids": sample.images["aspect_ratio_ids"][None],
+            "cross_attention_mask": torch.from_numpy(cross)}
+
+
+def position_ids(model, sample) -> torch.Tensor:
+    """0, 1, 2, ..., i64 [T]."""
+    del model
+    return torch.arange(len(sample.input_ids))
+
+
+def prepared(model, recipe):
+    """The model as it is compared: with "block_input" its local vision transformer hands on what
+    goes into each layer, as the published weights were trained, not what comes out."""
+    if recipe.features == "block_input":
+        encoder = model.model.vision_model.transformer
+        original = encoder.forward
+
+        def forward(hidden_states, attention_mask=None):
+            result = original(hidden_states, attention_mask=attention_mask)
+            result.hidden_states = (hidden_states, *result.hidden_states[:-1])
+            return result
+
+        encoder.forward = forward
+    return model
+
+
+def keep_double(model) -> None:
+    """Removes transformers' casts to f32 inside norms, for the oracle."""
+    def rms_norm(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
+                                              + self.variance_epsilon))
+
+    for module in model.modules():
+        if isinstance(module, modeling_mllama.MllamaTextRMSNorm):
+            module.forward = rms_norm.__get__(module)
