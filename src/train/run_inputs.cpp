@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <regex>
+#include <set>
 
 #include "medvqa/io/checkpoint_folder.h"
 #include "medvqa/io/hub_cache.h"
 #include "medvqa/io/model_config.h"
+#include "medvqa/train/lora_targets.h"
 
 namespace medvqa::train {
 
@@ -27,16 +28,6 @@ DType compute_of(const std::string& name) {
   if (name == "bf16") return DType::bf16;
   if (name == "f16") return DType::f16;
   return auto_compute();
-}
-
-std::regex compile_targets(const std::string& pattern) {
-  try {
-    return std::regex(pattern);
-  } catch (const std::regex_error& e) {
-    throw UserError(
-        ExitCode::config,
-        fmt::format("lora.targets: \"{}\" is no regular expression ({})", pattern, e.what()));
-  }
 }
 
 bool chosen_by_kind(const LoraConfig& c, LinearKind kind) {
@@ -65,8 +56,9 @@ nn::LoraOptions lora_options(const Config& config, const ModelInputs& m) {
     for (const auto& module : m.start->modules()) names.insert(module.first);
     o.adapts = [names](const std::string& name, LinearKind) { return names.contains(name); };
   } else if (config.lora.targets) {
-    o.adapts = [regex = compile_targets(*config.lora.targets)](
-                   const std::string& name, LinearKind) { return std::regex_match(name, regex); };
+    const LoraTargets targets(*config.lora.targets);
+    targets.check(m.config);
+    o.adapts = [targets](const std::string& name, LinearKind) { return targets.matches(name); };
   } else {
     o.adapts = [lora = config.lora](const std::string&, LinearKind kind) {
       return chosen_by_kind(lora, kind);
