@@ -103,6 +103,15 @@ nn::DescribedWeights::Options described(const Config& config, const nlohmann::js
   return o;
 }
 
+data::LengthRule length_rule(const DataConfig& config) {
+  return {config.max_length, config.drop_too_long};
+}
+
+void add_places(const std::vector<data::Record>& records, const std::vector<std::size_t>& dropped,
+                std::vector<std::string>& places) {
+  for (const std::size_t i : dropped) places.push_back(records[i].place);
+}
+
 }  // namespace
 
 ModelInputs open_model(const Config& config, bool need_weights) {
@@ -148,6 +157,21 @@ ModelInputs open_model(const Config& config, bool need_weights) {
   return m;
 }
 
+void prepare_validation(DataInputs& inputs, const DataConfig& config) {
+  std::vector<data::Record>& records = inputs.validation_records;
+  inputs.validation =
+      data::prepare_dataset(*inputs.processor, records, length_rule(config), config.threads);
+  add_places(records, inputs.validation.too_long, inputs.validation_too_long);
+  // By place: an id is unique inside its source only.
+  const std::set<std::size_t> dropped(inputs.validation.too_long.begin(),
+                                      inputs.validation.too_long.end());
+  std::vector<data::Record> kept;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (!dropped.contains(i)) kept.push_back(std::move(records[i]));
+  }
+  records = std::move(kept);
+}
+
 DataInputs open_data(const Config& config, const ModelInputs& model) {
   DataInputs d;
   d.processor = data::make_processor(model.folder, model.config,
@@ -163,17 +187,14 @@ DataInputs open_data(const Config& config, const ModelInputs& model) {
     train = std::move(split.train);
     d.validation_records = std::move(split.validation);
   } else if (!config.data.validation.empty()) {
-    d.validation_records = data::read_records(config.data.validation).rows;
+    data::Records validation = data::read_records(config.data.validation);
+    d.validation_records = std::move(validation.rows);
+    for (const auto& reason : validation.dropped) d.dropped[reason.first] += reason.second;
   }
-  const data::LengthRule rule{config.data.max_length, config.data.drop_too_long};
-  const int threads = config.data.threads;
-  d.train = data::prepare_dataset(*d.processor, train, rule, threads);
-  if (!d.validation_records.empty()) {
-    d.validation = data::prepare_dataset(*d.processor, d.validation_records, rule, threads);
-    const std::set<std::string> dropped(d.validation.too_long.begin(), d.validation.too_long.end());
-    std::erase_if(d.validation_records,
-                  [&](const data::Record& r) { return dropped.contains(r.id); });
-  }
+  d.train =
+      data::prepare_dataset(*d.processor, train, length_rule(config.data), config.data.threads);
+  add_places(train, d.train.too_long, d.train_too_long);
+  if (!d.validation_records.empty()) prepare_validation(d, config.data);
   return d;
 }
 

@@ -66,10 +66,7 @@ class Trainer {
 
 void report(const Session& session, const std::string& device) {
   for (const std::string& line : start_report(session, device)) spdlog::info("{}", line);
-  const std::vector<std::string>& too_long = session.data().train.too_long;
-  if (too_long.empty()) return;
-  spdlog::warn("{} samples are longer than data.max_length and dropped, the first is {}",
-               too_long.size(), too_long.front());
+  for (const std::string& line : too_long_report(session.data())) spdlog::warn("{}", line);
 }
 
 StepResult Trainer::step(std::vector<MicroBatch> batches) {
