@@ -123,7 +123,7 @@ if stage build-cpu build cpu; then
   stage fixtures-self-test "$venv/bin/python" scripts/check_fixtures.py --self-test
   stage fixtures "$venv/bin/python" scripts/check_fixtures.py --medvqa build/cpu/medvqa
   stage cli "$venv/bin/python" tests/cli/run.py --medvqa build/cpu/medvqa
-  for what in schema_check bad_inputs events_check; do
+  for what in schema_check bad_inputs events_check readme_commands; do
     stage "cli-$what" "$venv/bin/python" "tests/cli/$what.py" --medvqa build/cpu/medvqa
   done
   if [ $reference = yes ]; then

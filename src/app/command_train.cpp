@@ -39,6 +39,7 @@ struct TrainArguments {
   LogArguments log;
   std::string resume = "none";
   bool overwrite = false;
+  bool allow_changes = false;
   std::string probe, probe_inputs;
   bool evaluate = false, shuffle_images = false;
   bool print_config = false, print_schema = false, print_reference = false;
@@ -54,6 +55,8 @@ void TrainArguments::add_to(CLI::App& parser) {
                     "auto (the latest checkpoint in the output folder), a checkpoint, or none");
   parser.add_flag("--overwrite", overwrite,
                   "replace what an earlier run left in the output folder");
+  parser.add_flag("--allow-changes", allow_changes,
+                  "resume although settings differ from those the checkpoint was saved under");
   parser.add_option("--probe", probe,
                     "write the tensors, loss and gradients of the first optimizer step to FILE "
                     "(safetensors), update nothing");
@@ -134,8 +137,9 @@ int command_train(const std::vector<std::string>& arguments) {
   }
   catch_signals();
   ops::Profile profile;
-  train::TrainerOptions options{.folder = {.resume = a.resume, .overwrite = a.overwrite},
-                                .stop_requested = [] { return signals_seen > 0; }};
+  train::TrainerOptions options{
+      .folder = {.resume = a.resume, .overwrite = a.overwrite, .allow_changes = a.allow_changes},
+      .stop_requested = [] { return signals_seen > 0; }};
   if (a.profile) options.profile = &profile;
   options.dry_run = a.dry_run;
   options.bar = a.log.bar();

@@ -85,11 +85,11 @@ Dataset prepare_dataset(const Processor& processor, std::span<const Record> reco
     check_example(examples[i], rule);
   });
   Dataset dataset;
-  for (Example& example : examples) {
-    if (is_too_long(example, rule)) {
-      dataset.too_long.push_back(std::move(example.id));
+  for (std::size_t i = 0; i < examples.size(); ++i) {
+    if (is_too_long(examples[i], rule)) {
+      dataset.too_long.push_back(i);
     } else {
-      dataset.examples.push_back(std::move(example));
+      dataset.examples.push_back(std::move(examples[i]));
     }
   }
   if (dataset.examples.empty()) {

@@ -29,8 +29,8 @@ std::string sha256(std::span<const std::byte> bytes) {
   return text;
 }
 
-std::string sha256_of_file(const fs::path& path) {
-  return sha256(MappedFile(path).bytes());
+std::string sha256_of_file(const fs::path& path, ExitCode code) {
+  return sha256(MappedFile(path, code).bytes());
 }
 
 void write_manifest(const fs::path& folder) {
@@ -44,19 +44,19 @@ void write_manifest(const fs::path& folder) {
   write_file_atomically(folder / kManifest, std::string_view(manifest.dump(2) + "\n"));
 }
 
-void check_manifest(const fs::path& folder) {
+void check_manifest(const fs::path& folder, ExitCode code) {
   const fs::path path = folder / kManifest;
-  const nlohmann::json manifest = read_json_file(path, {ExitCode::io});
-  const JsonObject files = JsonObject(manifest, path.string(), ExitCode::io).object("files");
+  const nlohmann::json manifest = read_json_file(path, {code});
+  const JsonObject files = JsonObject(manifest, path.string(), code).object("files");
   for (const auto& item : manifest.at("files").items()) {
     const fs::path name = item.key();
     if (name.is_absolute() || item.key().find("..") != std::string::npos) {
       files.fail(fmt::format("\"{}\" leaves the folder", item.key()));
     }
     const std::string expected = files.object(item.key().c_str()).string("sha256");
-    if (sha256_of_file(folder / name) != expected) {
-      throw UserError(ExitCode::io, fmt::format("{} was altered: its SHA-256 is not the {} of {}",
-                                                (folder / name).string(), expected, path.string()));
+    if (sha256_of_file(folder / name, code) != expected) {
+      throw UserError(code, fmt::format("{} was altered: its SHA-256 is not the {} of {}",
+                                        (folder / name).string(), expected, path.string()));
     }
   }
 }

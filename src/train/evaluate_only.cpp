@@ -1,8 +1,8 @@
 #include "medvqa/train/evaluate_only.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
-#include <algorithm>
 #include <map>
 
 #include "medvqa/core/error.h"
@@ -10,6 +10,7 @@
 #include "medvqa/train/adapter_files.h"
 #include "medvqa/train/backend_factory.h"
 #include "medvqa/train/memory_plan.h"
+#include "medvqa/train/report.h"
 
 namespace medvqa::train {
 
@@ -39,13 +40,7 @@ void shuffle_images(DataInputs& data, const DataConfig& config, std::uint64_t se
     r.image_name = images[to].second;
   }
   // Another image may have another size, and so take another number of tokens.
-  data.validation =
-      data::prepare_dataset(*data.processor, data.validation_records,
-                            {config.max_length, config.drop_too_long}, config.threads);
-  const auto& dropped = data.validation.too_long;
-  std::erase_if(data.validation_records, [&](const data::Record& r) {
-    return std::find(dropped.begin(), dropped.end(), r.id) != dropped.end();
-  });
+  prepare_validation(data, config);
 }
 
 Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
@@ -58,6 +53,7 @@ Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
                     "sources");
   }
   if (with_shuffled_images) shuffle_images(data, config.data, config.train.seed);
+  for (const std::string& line : too_long_report(data)) spdlog::warn("{}", line);
   PlannedWork work;
   work.evaluate = largest(evaluation_batches(data, config.train.batch_size));
   const MemoryPlan plan =

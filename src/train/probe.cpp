@@ -119,8 +119,11 @@ void add_results(Collector& c, Session& session, const std::vector<MicroBatch>& 
   session.model().clear_gradients(session.backend());
   std::vector<float> logits;
   double nll = 0;
-  for (const MicroBatch& b : batches) {
-    const PassResult r = run_pass(session.backend(), session.arenas(), session.model(), b, options);
+  const std::uint64_t key = options.random_key;
+  for (std::size_t i = 0; i < batches.size(); ++i) {
+    options.random_key = micro_batch_key(key, i);
+    const PassResult r =
+        run_pass(session.backend(), session.arenas(), session.model(), batches[i], options);
     logits.insert(logits.end(), r.logits.begin(), r.logits.end());
     nll += r.nll_sum();
   }

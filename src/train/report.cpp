@@ -92,6 +92,22 @@ std::vector<std::string> start_report(const Session& session, const std::string&
   return lines;
 }
 
+std::vector<std::string> too_long_report(const DataInputs& data) {
+  constexpr std::size_t kShown = 3;
+  std::vector<std::string> lines;
+  const auto add = [&](const char* set, const std::vector<std::string>& places) {
+    if (places.empty()) return;
+    const auto shown = static_cast<std::ptrdiff_t>(std::min(kShown, places.size()));
+    const std::vector<std::string> first(places.begin(), places.begin() + shown);
+    lines.push_back(fmt::format("{} {} samples are longer than data.max_length and dropped: {}{}",
+                                places.size(), set, fmt::join(first, "; "),
+                                places.size() > kShown ? "; ..." : ""));
+  };
+  add("training", data.train_too_long);
+  add("validation", data.validation_too_long);
+  return lines;
+}
+
 struct RunLog::State {
   std::shared_ptr<spdlog::logger> logger;
   std::shared_ptr<spdlog::sinks::basic_file_sink_mt> sink;

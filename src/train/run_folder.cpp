@@ -3,14 +3,15 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <charconv>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <vector>
 
 #include "medvqa/io/file.h"
 #include "medvqa/io/json.h"
 #include "medvqa/io/safetensors.h"
+#include "medvqa/io/sha256.h"
 
 namespace medvqa::train {
 
@@ -20,6 +21,9 @@ namespace {
 
 constexpr const char* kState = "state.json";
 constexpr const char* kTensors = "training.safetensors";
+// What a run writes into its folder, but for the event files.
+constexpr std::array kWritten{
+    "metrics.jsonl", "config.resolved.json", "checkpoints", "adapter", "loss.svg", "log.txt"};
 
 std::string checkpoint_name(std::int64_t step) {
   return fmt::format("step-{:06}", step);
@@ -32,6 +36,16 @@ std::optional<std::int64_t> step_of(const std::string& name) {
   const auto end = std::from_chars(digits.data(), digits.data() + digits.size(), step);
   const bool whole = !digits.empty() && end.ec == std::errc{} && *end.ptr == '\0';
   return whole ? std::optional(step) : std::nullopt;
+}
+
+std::map<std::int64_t, fs::path> saved_steps(const fs::path& checkpoints) {
+  std::map<std::int64_t, fs::path> found;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(checkpoints, none)) {
+    const std::optional<std::int64_t> step = step_of(entry.path().filename().string());
+    if (step && !entry.is_symlink()) found[*step] = entry.path();
+  }
+  return found;
 }
 
 struct NamedTensor {
@@ -68,7 +82,13 @@ std::optional<fs::path> find_checkpoint(const fs::path& run, const FolderRules& 
   if (rules.resume == "none") return std::nullopt;
   if (rules.resume == "auto") {
     const fs::path latest = run / "checkpoints" / "latest";
-    return fs::exists(latest / kState) ? std::optional(fs::canonical(latest)) : std::nullopt;
+    if (fs::exists(latest / kState)) return fs::canonical(latest);
+    // A process killed while it replaced a checkpoint can leave the link pointing nowhere.
+    const std::map<std::int64_t, fs::path> saved = saved_steps(run / "checkpoints");
+    for (auto last = saved.rbegin(); last != saved.rend(); ++last) {
+      if (fs::exists(last->second / kState)) return fs::canonical(last->second);
+    }
+    return std::nullopt;
   }
   const fs::path given(rules.resume);
   if (!fs::exists(given / kState)) {
@@ -108,10 +128,7 @@ bool is_used(const fs::path& path) {
 // Only what a run writes is removed: the folder may hold something of the user's.
 void remove_earlier_run(const fs::path& path) {
   if (!fs::is_directory(path)) return;
-  for (const char* name :
-       {"metrics.jsonl", "config.resolved.json", "checkpoints", "adapter", "loss.svg", "log.txt"}) {
-    fs::remove_all(path / name);
-  }
+  for (const char* name : kWritten) fs::remove_all(path / name);
   std::vector<fs::path> events;
   for (const auto& entry : fs::directory_iterator(path)) {
     const std::string name = entry.path().filename().string();
@@ -120,9 +137,55 @@ void remove_earlier_run(const fs::path& path) {
   for (const fs::path& file : events) fs::remove(file);
 }
 
+// What io/file.h builds beside its target stays when the process is killed. One process at a time
+// works in a run's folder.
+void remove_leftovers(const fs::path& run) {
+  std::vector<fs::path> found;
+  const auto look = [&](const fs::path& folder, const auto& names) {
+    std::error_code none;
+    for (const auto& entry : fs::directory_iterator(folder, none)) {
+      const std::string name = entry.path().filename().string();
+      for (const char* written : names) {
+        const std::string text(written);
+        if (name.starts_with(".tmp-" + text) || name.starts_with(".old-" + text)) {
+          found.push_back(entry.path());
+        }
+      }
+    }
+  };
+  look(run, kWritten);
+  look(run / "checkpoints", std::array{"step-", "latest", "best"});
+  std::error_code none;
+  for (const fs::path& path : found) fs::remove_all(path, none);
+}
+
+// What to do without this checkpoint.
+std::string way_out(const fs::path& checkpoint) {
+  const std::optional<std::int64_t> step = step_of(checkpoint.filename().string());
+  const std::map<std::int64_t, fs::path> saved = saved_steps(checkpoint.parent_path());
+  const auto later = step ? saved.lower_bound(*step) : saved.begin();
+  const std::string anew = "begin anew with --overwrite";
+  if (later == saved.begin()) return anew;
+  return fmt::format("go on from an earlier one with --resume {}, or {}",
+                     std::prev(later)->second.string(), anew);
+}
+
+void check_whole(const fs::path& checkpoint) {
+  try {
+    io::check_manifest(checkpoint, ExitCode::model);
+  } catch (const UserError& error) {
+    throw UserError(error.code(), fmt::format("{}; the checkpoint is damaged: {}", error.what(),
+                                              way_out(checkpoint)));
+  }
+}
+
 }  // namespace
 
-void RunFolder::check(const fs::path& path, const FolderRules& rules) {
+nlohmann::json read_state(const fs::path& checkpoint) {
+  return io::read_json_file(checkpoint / kState, {.code = ExitCode::model});
+}
+
+std::optional<fs::path> RunFolder::check(const fs::path& path, const FolderRules& rules) {
   const std::optional<fs::path> checkpoint = find_checkpoint(path, rules);
   // A run that was killed before its first checkpoint left its configuration: it may begin anew.
   const bool begun = rules.resume == "auto" && fs::exists(path / "config.resolved.json");
@@ -132,14 +195,17 @@ void RunFolder::check(const fs::path& path, const FolderRules& rules) {
                                 "it with --overwrite, or choose another output",
                                 path.string()));
   }
+  return checkpoint;
 }
 
-RunFolder::RunFolder(fs::path path, const FolderRules& rules, const nlohmann::json& config)
-    : path_(std::move(path)) {
-  check(path_, rules);
-  checkpoint_ = find_checkpoint(path_, rules);
+RunFolder::RunFolder(fs::path path, const FolderRules& rules, const nlohmann::json& config,
+                     nlohmann::json fingerprint)
+    : path_(std::move(path)),
+      checkpoint_(check(path_, rules)),
+      fingerprint_(std::move(fingerprint)) {
   if (is_used(path_) && !checkpoint_ && rules.overwrite) remove_earlier_run(path_);
   make_folder(path_);
+  remove_leftovers(path_);
   io::write_file_atomically(path_ / "config.resolved.json", config.dump(2) + "\n");
 }
 
@@ -198,7 +264,9 @@ void RunFolder::save_checkpoint(ops::Backend& backend, const AdaptedModel& model
   writer.commit();
   nlohmann::json state{{"step", progress.step}, {"best_step", progress.best_step}};
   state["best_loss"] = progress.best_loss ? nlohmann::json(*progress.best_loss) : nullptr;
+  state["run"] = fingerprint_;
   folder.write(kState, state.dump(2) + "\n");
+  io::write_manifest(folder.aside());
   folder.commit();
   point("latest", name);
   if (progress.best_loss && progress.best_step == progress.step) point("best", name);
@@ -209,12 +277,9 @@ void RunFolder::prune(std::int64_t keep, std::int64_t step) const {
   const fs::path folder = path_ / "checkpoints";
   std::error_code none;
   const std::string best = fs::read_symlink(folder / "best", none).string();
-  std::map<std::int64_t, fs::path> found;
-  for (const auto& entry : fs::directory_iterator(folder)) {
-    const std::optional<std::int64_t> saved = step_of(entry.path().filename().string());
-    // Later ones are of a way abandoned by going on from an older checkpoint; they do not count.
-    if (saved && *saved <= step && !entry.is_symlink()) found[*saved] = entry.path();
-  }
+  std::map<std::int64_t, fs::path> found = saved_steps(folder);
+  // Later ones are of a way abandoned by going on from an older checkpoint; they do not count.
+  found.erase(found.upper_bound(step), found.end());
   auto surplus = static_cast<std::int64_t>(found.size()) - keep;
   for (const auto& old : found) {
     if (surplus-- <= 0) break;
@@ -224,7 +289,8 @@ void RunFolder::prune(std::int64_t keep, std::int64_t step) const {
 
 Progress restore_checkpoint(const fs::path& checkpoint, ops::Backend& backend,
                             AdaptedModel& model) {
-  const nlohmann::json state = io::read_json_file(checkpoint / kState, {.code = ExitCode::model});
+  check_whole(checkpoint);
+  const nlohmann::json state = read_state(checkpoint);
   const io::JsonObject object(state, (checkpoint / kState).string(), ExitCode::model);
   const io::SafetensorsFile file(checkpoint / kTensors);
   const std::vector<NamedTensor> tensors = state_of(model);

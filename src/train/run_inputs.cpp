@@ -3,11 +3,12 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
-#include <regex>
+#include <set>
 
 #include "medvqa/io/checkpoint_folder.h"
 #include "medvqa/io/hub_cache.h"
 #include "medvqa/io/model_config.h"
+#include "medvqa/train/lora_targets.h"
 
 namespace medvqa::train {
 
@@ -27,16 +28,6 @@ DType compute_of(const std::string& name) {
   if (name == "bf16") return DType::bf16;
   if (name == "f16") return DType::f16;
   return auto_compute();
-}
-
-std::regex compile_targets(const std::string& pattern) {
-  try {
-    return std::regex(pattern);
-  } catch (const std::regex_error& e) {
-    throw UserError(
-        ExitCode::config,
-        fmt::format("lora.targets: \"{}\" is no regular expression ({})", pattern, e.what()));
-  }
 }
 
 bool chosen_by_kind(const LoraConfig& c, LinearKind kind) {
@@ -65,8 +56,9 @@ nn::LoraOptions lora_options(const Config& config, const ModelInputs& m) {
     for (const auto& module : m.start->modules()) names.insert(module.first);
     o.adapts = [names](const std::string& name, LinearKind) { return names.contains(name); };
   } else if (config.lora.targets) {
-    o.adapts = [regex = compile_targets(*config.lora.targets)](
-                   const std::string& name, LinearKind) { return std::regex_match(name, regex); };
+    const LoraTargets targets(*config.lora.targets);
+    targets.check(m.config);
+    o.adapts = [targets](const std::string& name, LinearKind) { return targets.matches(name); };
   } else {
     o.adapts = [lora = config.lora](const std::string&, LinearKind kind) {
       return chosen_by_kind(lora, kind);
@@ -109,6 +101,15 @@ nn::DescribedWeights::Options described(const Config& config, const nlohmann::js
   o.nf4 = config.model.quantization == "nf4" || (config.model.quantization == "auto" && stored_nf4);
   o.nested = stored_nf4 ? q.value("bnb_4bit_use_double_quant", false) : config.model.double_quant;
   return o;
+}
+
+data::LengthRule length_rule(const DataConfig& config) {
+  return {config.max_length, config.drop_too_long};
+}
+
+void add_places(const std::vector<data::Record>& records, const std::vector<std::size_t>& dropped,
+                std::vector<std::string>& places) {
+  for (const std::size_t i : dropped) places.push_back(records[i].place);
 }
 
 }  // namespace
@@ -157,6 +158,21 @@ ModelInputs open_model(const Config& config, bool need_weights) {
   return m;
 }
 
+void prepare_validation(DataInputs& inputs, const DataConfig& config) {
+  std::vector<data::Record>& records = inputs.validation_records;
+  inputs.validation =
+      data::prepare_dataset(*inputs.processor, records, length_rule(config), config.threads);
+  add_places(records, inputs.validation.too_long, inputs.validation_too_long);
+  // By place: an id is unique inside its source only.
+  const std::set<std::size_t> dropped(inputs.validation.too_long.begin(),
+                                      inputs.validation.too_long.end());
+  std::vector<data::Record> kept;
+  for (std::size_t i = 0; i < records.size(); ++i) {
+    if (!dropped.contains(i)) kept.push_back(std::move(records[i]));
+  }
+  records = std::move(kept);
+}
+
 DataInputs open_data(const Config& config, const ModelInputs& model) {
   DataInputs d;
   d.processor = data::make_processor(model.folder, model.config,
@@ -172,17 +188,14 @@ DataInputs open_data(const Config& config, const ModelInputs& model) {
     train = std::move(split.train);
     d.validation_records = std::move(split.validation);
   } else if (!config.data.validation.empty()) {
-    d.validation_records = data::read_records(config.data.validation).rows;
+    data::Records validation = data::read_records(config.data.validation);
+    d.validation_records = std::move(validation.rows);
+    for (const auto& reason : validation.dropped) d.dropped[reason.first] += reason.second;
   }
-  const data::LengthRule rule{config.data.max_length, config.data.drop_too_long};
-  const int threads = config.data.threads;
-  d.train = data::prepare_dataset(*d.processor, train, rule, threads);
-  if (!d.validation_records.empty()) {
-    d.validation = data::prepare_dataset(*d.processor, d.validation_records, rule, threads);
-    const std::set<std::string> dropped(d.validation.too_long.begin(), d.validation.too_long.end());
-    std::erase_if(d.validation_records,
-                  [&](const data::Record& r) { return dropped.contains(r.id); });
-  }
+  d.train =
+      data::prepare_dataset(*d.processor, train, length_rule(config.data), config.data.threads);
+  add_places(train, d.train.too_long, d.train_too_long);
+  if (!d.validation_records.empty()) prepare_validation(d, config.data);
   return d;
 }
 

@@ -81,6 +81,11 @@ PassResult run_pass(ops::Backend& backend, Arenas& arenas, const AdaptedModel& a
           .logits = downloaded<float>(backend, loss.logits)};
 }
 
+std::uint64_t micro_batch_key(std::uint64_t step_key, std::size_t index) {
+  const auto words = philox4x32(step_key, 0, index);
+  return std::uint64_t{words[0]} << 32 | words[1];
+}
+
 StepResult accumulate_gradients(ops::Backend& backend, Arenas& arenas, AdaptedModel& model,
                                 std::span<const MicroBatch> batches, PassOptions options) {
   StepResult result;
@@ -94,8 +99,7 @@ StepResult accumulate_gradients(ops::Backend& backend, Arenas& arenas, AdaptedMo
   const std::uint64_t key = options.random_key;
   double nll = 0;
   for (std::size_t i = 0; i < batches.size(); ++i) {
-    const auto words = philox4x32(key, 0, i);
-    options.random_key = std::uint64_t{words[0]} << 32 | words[1];
+    options.random_key = micro_batch_key(key, i);
     nll += run_pass(backend, arenas, model, batches[i], options).nll_sum();
   }
   result.loss = nll * options.loss_scale;

@@ -10,6 +10,7 @@
 
 #include "medvqa/train/adapter_files.h"
 #include "medvqa/train/event_log.h"
+#include "medvqa/train/fingerprint.h"
 #include "medvqa/train/loss_plot.h"
 #include "medvqa/train/report.h"
 #include "medvqa/train/session.h"
@@ -24,13 +25,25 @@ double seconds_since(Clock::time_point begin) {
   return std::chrono::duration<double>(Clock::now() - begin).count();
 }
 
+// Looks for the checkpoint to go on from, before anything in the folder is touched.
+nlohmann::json checked_fingerprint(const Config& config, const FolderRules& rules,
+                                   const Session& session) {
+  nlohmann::json fingerprint = fingerprint_of(config, session.model_inputs(), session.data(),
+                                              static_cast<std::int64_t>(session.steps().size()));
+  if (const auto checkpoint = RunFolder::check(config.output, rules)) {
+    check_fingerprint(*checkpoint, fingerprint, rules.allow_changes);
+  }
+  return fingerprint;
+}
+
 class Trainer {
  public:
   Trainer(const Config& config, const TrainerOptions& options)
       : config_(config),
         options_(options),
         session_(config, Session::Purpose::train),
-        folder_(config.output, options.folder, config.resolved),
+        folder_(config.output, options.folder, config.resolved,
+                checked_fingerprint(config, options.folder, session_)),
         log_(config.output),
         bar_(options.bar),
         total_(static_cast<std::int64_t>(session_.steps().size())) {}
@@ -66,10 +79,7 @@ class Trainer {
 
 void report(const Session& session, const std::string& device) {
   for (const std::string& line : start_report(session, device)) spdlog::info("{}", line);
-  const std::vector<std::string>& too_long = session.data().train.too_long;
-  if (too_long.empty()) return;
-  spdlog::warn("{} samples are longer than data.max_length and dropped, the first is {}",
-               too_long.size(), too_long.front());
+  for (const std::string& line : too_long_report(session.data())) spdlog::warn("{}", line);
 }
 
 StepResult Trainer::step(std::vector<MicroBatch> batches) {
@@ -79,7 +89,7 @@ StepResult Trainer::step(std::vector<MicroBatch> batches) {
     throw UserError(ExitCode::diverged,
                     fmt::format("step {}: loss {} and gradient norm {} are not finite, samples {}; "
                                 "nothing was updated. Lower train.learning_rate or look at these "
-                                "samples, then go on with --resume auto",
+                                "samples, then go on with --resume auto --allow-changes",
                                 progress_.step + 1, r.loss, r.grad_norm,
                                 fmt::join(batches.front().sample_ids, ", ")));
   }
@@ -244,6 +254,7 @@ Outcome train(const Config& config, const TrainerOptions& options) {
   RunFolder::check(config.output, options.folder);
   if (options.dry_run) {
     Session session(config, Session::Purpose::train);
+    checked_fingerprint(config, options.folder, session);
     report(session, session.backend().traits().name);
     return Outcome::finished;
   }

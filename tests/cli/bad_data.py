@@ -46,9 +46,9 @@ def chunk(kind: bytes, body: bytes) -> bytes:
         ">I", zlib.crc32(kind + body))
 
 
-def huge_png() -> bytes:
-    """A header that promises ten thousand million pixels."""
-    header = struct.pack(">IIBBBBB", 100000, 100000, 8, 2, 0, 0, 0)
+def large_png(side: int) -> bytes:
+    """A header that promises a square of so many pixels, and nothing behind it."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IEND", b"")
 
 
@@ -121,7 +121,7 @@ DATA = [
     image("a picture of another kind", lambda: b"GIF89a" + bytes(50)),
     image("a truncated PNG", half("image01.png")),
     image("a truncated JPEG", half("image00.jpg")),
-    image("a PNG of ten thousand million pixels", huge_png),
+    image("a PNG of ten thousand million pixels", lambda: large_png(100000)),
     Kind("a sample that is too long", 4, ("data.max_length", "8"), too_long),
     Kind("nothing but samples that are too long", 4, ("data.max_length",), all_dropped),
     Kind("every image held out", 4, ("fraction",), one_image_held_out),

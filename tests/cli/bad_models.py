@@ -29,19 +29,29 @@ def adapter(name: str, damage, *culprit: str) -> Kind:
     return Kind(name, 5, culprit, prepare)
 
 
-def checkpoint(name: str, damage, *culprit: str, flags: tuple = ()) -> Kind:
+def checkpoint(name: str, damage, *culprit: str, flags: tuple = (), code: int = 5) -> Kind:
     """The finished run's last checkpoint after `damage(folder)`, resumed into another output."""
     def prepare(medvqa: Medvqa):
         folder = medvqa.scratch / "finished-run/checkpoints/step-000002"
         damage(folder)
         return train(medvqa.config(), "--resume", folder, *flags)
-    return Kind(name, 5, ("step-000002", *culprit), prepare, may_write=("config-run",))
+    may_write = ("config-run",) if code == 5 else ()
+    return Kind(name, code, ("step-000002", *culprit), prepare, may_write=may_write)
 
 
 def cut(file: str, size: int):
     """Leaves the first `size` bytes, or takes -`size` from the end."""
     def damage(folder: Path) -> None:
         (folder / file).write_bytes((folder / file).read_bytes()[:size])
+    return damage
+
+
+def flipped(file: str):
+    """Changes one bit in the middle."""
+    def damage(folder: Path) -> None:
+        data = bytearray((folder / file).read_bytes())
+        data[len(data) // 2] ^= 0x10
+        (folder / file).write_bytes(data)
     return damage
 
 
@@ -141,6 +151,18 @@ def adapter_of_another_model(medvqa: Medvqa):
     return train(medvqa.config(model__path=str(medvqa.scratch / "other")))
 
 
+def other_rows(medvqa: Medvqa):
+    """A run whose data file changes before it goes on."""
+    data = medvqa.scratch / "rows.jsonl"
+    rows = (FIXTURE / "dataset.jsonl").read_text(encoding="utf-8").replace(
+        '"image0', f'"{FIXTURE}/images/image0')
+    data.write_text(rows, encoding="utf-8")
+    config = medvqa.config(data__train=[{"format": "jsonl", "path": str(data)}])
+    succeeds(medvqa.run("train", "--config", config))
+    data.write_text(rows.replace("modality", "nodality", 1), encoding="utf-8")
+    return train(config, "--resume", "auto")
+
+
 WEIGHTS, ADAPTER = "model.safetensors", "adapter_model.safetensors"
 MODELS = [
     Kind("a model that is not there", 5, ("nothing",), no_model),
@@ -175,6 +197,16 @@ MODELS = [
     checkpoint("a checkpoint without its end", cut("training.safetensors", -100),
                "training.safetensors"),
     checkpoint("a checkpoint whose state is no JSON", text("state.json", "{"), "state.json"),
-    checkpoint("a checkpoint of another optimizer", lambda folder: None, "another model",
-               flags=("--set", "train.optimizer=adamw")),
+    checkpoint("a checkpoint with one bit changed", flipped("training.safetensors"),
+               "training.safetensors", "altered", "--resume"),
+    checkpoint("a checkpoint without its manifest", without("manifest.json"), "manifest.json"),
+    checkpoint("a checkpoint of another optimizer", lambda folder: None, "train.optimizer",
+               "adamw8bit", "--allow-changes", flags=("--set", "train.optimizer=adamw"), code=3),
+    checkpoint("a checkpoint of another seed", lambda folder: None, "train.seed", "--allow-changes",
+               flags=("--set", "train.seed=1"), code=3),
+    checkpoint("a checkpoint of a longer run", lambda folder: None, "2 steps are done",
+               "train.max_steps", flags=("--set", "train.max_steps=1"), code=3),
+    checkpoint("an optimizer changed with permission", lambda folder: None, "another model",
+               flags=("--set", "train.optimizer=adamw", "--allow-changes")),
+    Kind("a checkpoint of other data", 4, ("data.train", "have changed"), other_rows),
 ]

@@ -13,7 +13,8 @@ def case_help_of_every_verb(medvqa: Medvqa) -> None:
                 ("plan", "--help"): ["--config", "--json", "--set"],
                 ("init", "--help"): ["--preset", "--model-config", "--out", "--seed", "--tokenizer",
                                      "--quantization"],
-                ("train", "--help"): ["--config", "--set", "--resume", "--overwrite", "--probe",
+                ("train", "--help"): ["--config", "--set", "--resume", "--overwrite",
+                                      "--allow-changes", "--probe",
                                       "--probe-inputs", "--print-config", "--log-level",
                                       "--quiet", "--no-color"]}
     for arguments, words in expected.items():

@@ -53,7 +53,7 @@ TEST(PrepareDataset, HoldsTheLengthRule) {
                     [&] { prepare_dataset(processor, records, rule, 2); });
   rule.drop = true;
   const Dataset dataset = prepare_dataset(processor, records, rule, 2);
-  EXPECT_EQ(dataset.too_long, (std::vector<std::string>{records[2].id}));
+  EXPECT_EQ(dataset.too_long, (std::vector<std::size_t>{2}));
   EXPECT_EQ(dataset.examples.size(), 3u);
   rule.max_length = 1;
   expect_user_error(ExitCode::data, {"4 records", "4 longer"},

@@ -11,15 +11,23 @@ class Evaluating : public ::testing::Test {
  protected:
   // Evaluates on the given lines of a data set whose images are the fixture's.
   Config config(const std::vector<json>& lines, const std::vector<std::string>& overrides = {}) {
-    std::string text;
-    for (json line : lines) {
-      line["image"] = (fixture() / "images" / line.at("image").get<std::string>()).string();
-      text += line.dump() + "\n";
-    }
+    return config_of({lines}, overrides);
+  }
+  // The same with several sources.
+  Config config_of(const std::vector<std::vector<json>>& sources,
+                   const std::vector<std::string>& overrides) {
     json c = fixture_config(folder_);
-    const std::string name = "validation" + std::to_string(files_++) + ".jsonl";
-    c["data"]["validation"] =
-        json::array({{{"format", "jsonl"}, {"path", folder_.write(name, text).string()}}});
+    c["data"]["validation"] = json::array();
+    for (const std::vector<json>& lines : sources) {
+      std::string text;
+      for (json line : lines) {
+        line["image"] = (fixture() / "images" / line.at("image").get<std::string>()).string();
+        text += line.dump() + "\n";
+      }
+      const std::string name = "validation" + std::to_string(files_++) + ".jsonl";
+      c["data"]["validation"].push_back(
+          {{"format", "jsonl"}, {"path", folder_.write(name, text).string()}});
+    }
     return load(folder_, c, overrides);
   }
   static Evaluation evaluated(Session& s, std::int64_t batch_size) {
@@ -152,6 +160,30 @@ TEST_F(Evaluating, DroppedValidationSamplesLeaveTheOthersInPlace) {
     EXPECT_EQ(session.data().validation.examples[i].id, session.data().validation_records[i].id);
   }
   EXPECT_EQ(evaluated(session, 2).yes_no_samples, 4);
+}
+
+// An id is unique inside its source only: "b" is too long in the first and not in the second.
+TEST_F(Evaluating, ADroppedSampleLeavesItsNamesakeOfAnotherSource) {
+  const std::string lengthy(600, 'x');
+  std::vector<json> first{line("image00.jpg", "Is image 0 axial?", "yes"),
+                          line("image01.png", lengthy.c_str(), "no")};
+  std::vector<json> second{line("image02.jpg", "Is image 2 axial?", "no"),
+                           line("image01.png", "Where?", "left")};
+  for (std::vector<json>* lines : {&first, &second}) {
+    (*lines)[0]["id"] = lines == &first ? "a" : "b";
+    (*lines)[1]["id"] = lines == &first ? "b" : "a";
+  }
+  const Config c = config_of({first, second}, {"data.too_long=drop", "data.max_length=400"});
+  const ModelInputs model = open_model(c, true);
+  const DataInputs data = open_data(c, model);
+  ASSERT_EQ(data.validation.examples.size(), 3u);
+  ASSERT_EQ(data.validation_records.size(), 3u);
+  for (std::size_t i = 0; i < 3; ++i) {
+    EXPECT_EQ(data.processor->prepare(data.validation_records[i]).ids,
+              data.validation.examples[i].ids);
+  }
+  EXPECT_EQ(data.validation_too_long.size(), 1u);
+  EXPECT_NE(data.validation_too_long.front().find("row 2"), std::string::npos);
 }
 
 }  // namespace

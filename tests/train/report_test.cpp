@@ -31,6 +31,34 @@ TEST(Report, MarksWhatTheLossIsComputedOn) {
   EXPECT_EQ(text.find("<|image_pad|>"), std::string::npos);
 }
 
+TEST(Report, NamesWhatWasTooLongInBothSets) {
+  const TempFolder folder;
+  const std::string image = (fixture() / "images/image00.jpg").string();
+  std::string text;
+  for (int i = 0; i < 6; ++i) {
+    const std::string question(i % 3 == 0 ? 10 : 600, 'x');
+    text += json{{"image", image}, {"question", question}, {"answer", "yes"}}.dump() + "\n";
+  }
+  const std::string file = folder.write("rows.jsonl", text).string();
+  json c = fixture_config(folder);
+  const json sources = json::array({{{"format", "jsonl"}, {"path", file}}});
+  c["data"]["train"] = sources;
+  c["data"]["validation"] = sources;
+  const Config config = load(folder, c, {"data.too_long=drop", "data.max_length=400"});
+  const DataInputs data = open_data(config, open_model(config, true));
+  const std::vector<std::string> lines = too_long_report(data);
+  ASSERT_EQ(lines.size(), 2u);
+  EXPECT_EQ(lines[0].rfind("4 training samples are longer than data.max_length", 0), 0u);
+  EXPECT_EQ(lines[1].rfind("4 validation samples are longer than data.max_length", 0), 0u);
+  for (const std::string& line : lines) {
+    for (const char* part : {"row 2", "row 3", "row 5", "..."}) {
+      EXPECT_NE(line.find(part), std::string::npos) << line;
+    }
+  }
+  const Config whole = load(folder, fixture_config(folder));
+  EXPECT_TRUE(too_long_report(open_data(whole, open_model(whole, true))).empty());
+}
+
 TEST(Report, ALogKeepsWhatTheTerminalDoesNotShow) {
   const TempFolder folder;
   {

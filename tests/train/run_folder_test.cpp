@@ -5,6 +5,7 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "medvqa/io/sha256.h"
 #include "tests/train/train_test_support.h"
 
 namespace medvqa::train {
@@ -191,6 +192,11 @@ TEST_F(Run, ADamagedOrForeignCheckpointIsRefused) {
       restore_checkpoint(run_ / "checkpoints/latest", session().backend(), session().model());
     });
   };
+  // One bit, which neither length nor header shows.
+  std::string bit = good_tensors;
+  bit[bit.size() / 2] = static_cast<char>(bit[bit.size() / 2] ^ 0x10);
+  folder_.write(tensors, bit);
+  expect_refused({"training.safetensors", "altered", "damaged", "--overwrite"});
   folder_.write(tensors, good_tensors.substr(0, good_tensors.size() - 1));
   expect_refused({"training.safetensors"});
   folder_.write(tensors, "");
@@ -202,9 +208,15 @@ TEST_F(Run, ADamagedOrForeignCheckpointIsRefused) {
        {"", "{", "[]", "{}", R"({"step": -1, "best_step": 0})", R"({"step": "1", "best_step": 0})",
         R"({"step": 1, "best_step": 0, "best_loss": "x"})"}) {
     folder_.write(state, text);
+    expect_refused({"state.json", "altered"});
+    io::write_manifest(run_ / "checkpoints/step-000001");
     expect_refused({"state.json"});
   }
   folder_.write(state, good_state);
+  io::write_manifest(run_ / "checkpoints/step-000001");
+  fs::remove(run_ / "checkpoints/step-000001/manifest.json");
+  expect_refused({"manifest.json"});
+  io::write_manifest(run_ / "checkpoints/step-000001");
   for (const char* setting : {"train.optimizer=adamw", "lora.r=8", "lora.mlp=false"}) {
     json c = fixture_config(folder_);
     c["lora"].erase("init_from");
@@ -214,6 +226,54 @@ TEST_F(Run, ADamagedOrForeignCheckpointIsRefused) {
       restore_checkpoint(run_ / "checkpoints/step-000001", foreign.backend(), foreign.model());
     });
   }
+}
+
+TEST_F(Run, ADamagedCheckpointNamesAnEarlierOne) {
+  RunFolder run = open();
+  save(run, after(1));
+  save(run, after(2));
+  const std::string tensors = "run/checkpoints/step-000002/training.safetensors";
+  std::string bytes = folder_.read(tensors);
+  bytes.back() = static_cast<char>(bytes.back() ^ 1);
+  folder_.write(tensors, bytes);
+  const fs::path earlier = run_ / "checkpoints/step-000001";
+  expect_user_error(ExitCode::model,
+                    {"step-000002/training.safetensors", "--resume " + earlier.string()}, [&] {
+                      restore_checkpoint(run_ / "checkpoints/step-000002", session().backend(),
+                                         session().model());
+                    });
+  EXPECT_NO_THROW(restore_checkpoint(earlier, session().backend(), session().model()));
+}
+
+TEST_F(Run, WhatAKilledProcessLeftHalfWrittenGoes) {
+  {
+    RunFolder run = open();
+    save(run, after(1));
+    save(run, after(2));
+  }
+  for (const char* name :
+       {"checkpoints/.tmp-step-000003-77/training.safetensors", "checkpoints/.tmp-latest",
+        "checkpoints/.old-step-000002-77/state.json", ".tmp-metrics.jsonl-77",
+        ".tmp-adapter-77/README.md", ".tmp-mine", "checkpoints/.tmp-mine"}) {
+    folder_.write(std::string("run/") + name, "half");
+  }
+  expect_user_error(ExitCode::config, {"not empty"}, [&] { open(); });
+  EXPECT_TRUE(fs::exists(run_ / "checkpoints/.tmp-step-000003-77"));
+  open({.resume = "auto"});
+  EXPECT_EQ(checkpoints(), (Names{".tmp-mine", "latest", "step-000001", "step-000002"}));
+  EXPECT_FALSE(fs::exists(run_ / ".tmp-metrics.jsonl-77"));
+  EXPECT_FALSE(fs::exists(run_ / ".tmp-adapter-77"));
+  EXPECT_TRUE(fs::exists(run_ / ".tmp-mine"));
+}
+
+// Killed while step 2 was replaced: the link points to what is not there.
+TEST_F(Run, AutoFindsTheNewestWhereTheLinkIsBroken) {
+  RunFolder run = open();
+  for (const std::int64_t step : {1, 2, 3}) save(run, after(step), 3);
+  fs::remove_all(run_ / "checkpoints/step-000003");
+  EXPECT_EQ(open({.resume = "auto"}).checkpoint(), fs::canonical(run_ / "checkpoints/step-000002"));
+  fs::remove(run_ / "checkpoints/latest");
+  EXPECT_EQ(open({.resume = "auto"}).checkpoint(), fs::canonical(run_ / "checkpoints/step-000002"));
 }
 
 }  // namespace

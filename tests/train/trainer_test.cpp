@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "medvqa/io/safetensors.h"
+#include "medvqa/io/sha256.h"
 #include "tests/train/train_test_support.h"
 
 namespace medvqa::train {
@@ -101,6 +102,7 @@ TEST_F(Training, ABrokenRestoreIsNoticed) {
     std::string bad = good;
     bad[data + place.second] = static_cast<char>(bad[data + place.second] ^ 0x40);
     std::ofstream(file, std::ios::binary) << bad;
+    io::write_manifest(file.parent_path());
     const std::string copy = "broken-copy";
     fs::remove_all(at(copy));
     fs::copy(at("broken"), at(copy), fs::copy_options::recursive | fs::copy_options::copy_symlinks);
@@ -159,6 +161,23 @@ TEST_F(Training, ASecondRunIntoTheSameFolderTouchesNothing) {
   EXPECT_EQ(bytes_of_file(at("run") / "adapter/adapter_model.safetensors"), adapter);
 }
 
+TEST_F(Training, OtherSettingsThanTheCheckpointsAreRefusedAndNothingIsTouched) {
+  EXPECT_EQ(train(config("run"), stop_after(3)), Outcome::stopped);
+  const std::string resolved = bytes_of_file(at("run") / "config.resolved.json");
+  const std::string log = bytes_of_file(at("run") / "log.txt");
+  const Config other = config("run", {"train.learning_rate=1e-3"});
+  for (const bool dry : {true, false}) {
+    TrainerOptions options = to_the_end({.resume = "auto"});
+    options.dry_run = dry;
+    expect_user_error(ExitCode::config, {"step-000003", "train.learning_rate was 0.002"},
+                      [&] { train(other, options); });
+  }
+  EXPECT_EQ(bytes_of_file(at("run") / "config.resolved.json"), resolved);
+  EXPECT_EQ(bytes_of_file(at("run") / "log.txt"), log);
+  EXPECT_EQ(train(other, to_the_end({.resume = "auto", .allow_changes = true})), Outcome::finished);
+  EXPECT_EQ(metrics_of(at("run")).back().at("step"), 6);
+}
+
 // Makes a value of the starting adapter infinite.
 void poison(const fs::path& adapter) {
   const fs::path file = adapter / "adapter_model.safetensors";
@@ -194,6 +213,7 @@ TEST_F(Training, DivergingLaterLeavesTheLastCheckpointWhole) {
     break;
   }
   std::ofstream(at("poisoned") / "training.safetensors", std::ios::binary) << bad;
+  io::write_manifest(at("poisoned"));
   expect_user_error(ExitCode::diverged, {"step 4", "not finite"},
                     [&] { train(good, to_the_end({.resume = at("poisoned").string()})); });
   EXPECT_EQ(bytes_of_file(saved / "training.safetensors"), before);

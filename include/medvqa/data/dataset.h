@@ -23,7 +23,7 @@ struct LengthRule {
 
 struct Dataset {
   std::vector<Example> examples;
-  std::vector<std::string> too_long;  // ids of the dropped ones
+  std::vector<std::size_t> too_long;  // the dropped ones, by their place among the records
 };
 
 // Prepares every record, in order, on `threads` threads. UserError(ExitCode::data) for a sample

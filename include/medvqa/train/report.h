@@ -13,6 +13,10 @@ namespace medvqa::train {
 // The start-up report, a line each: device, model, memory, data, one sample, steps.
 std::vector<std::string> start_report(const Session& session, const std::string& device);
 
+// What data.too_long dropped, a line for the training and one for the validation samples; nothing
+// if all were kept.
+std::vector<std::string> too_long_report(const DataInputs& data);
+
 // Until it ends, everything the program logs goes to log.txt in the run's folder as well, whatever
 // the terminal shows. UserError(ExitCode::io) if the file cannot be written.
 class RunLog {

@@ -4,7 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <fstream>
-#include <nlohmann/json_fwd.hpp>
+#include <nlohmann/json.hpp>
 #include <optional>
 #include <string>
 
@@ -16,6 +16,7 @@ namespace medvqa::train {
 struct FolderRules {
   std::string resume = "none";  // auto, none, or a checkpoint's path
   bool overwrite = false;
+  bool allow_changes = false;  // resume a run whose fingerprint is another
 };
 
 // Where a run continues.
@@ -27,12 +28,16 @@ struct Progress {
 
 class RunFolder {
  public:
-  // Makes the folder. UserError(ExitCode::config) if it is not empty and the rules do not say what
-  // to do; nothing is touched then. UserError(ExitCode::io) if it cannot be written.
-  RunFolder(std::filesystem::path path, const FolderRules& rules, const nlohmann::json& config);
+  // Makes the folder, and removes what a killed process left half-written in it. `fingerprint` goes
+  // into every checkpoint. UserError(ExitCode::config) if the folder is not empty and the rules do
+  // not say what to do; nothing is touched then. UserError(ExitCode::io) if it cannot be written.
+  RunFolder(std::filesystem::path path, const FolderRules& rules, const nlohmann::json& config,
+            nlohmann::json fingerprint = nlohmann::json::object());
 
-  // What the constructor refuses because of what is there; looks only.
-  static void check(const std::filesystem::path& path, const FolderRules& rules);
+  // What the constructor refuses because of what is there; looks only. The checkpoint to go on
+  // from, if the rules find one.
+  static std::optional<std::filesystem::path> check(const std::filesystem::path& path,
+                                                    const FolderRules& rules);
 
   const std::filesystem::path& path() const { return path_; }
   // The checkpoint to continue from, if the rules found one.
@@ -53,11 +58,15 @@ class RunFolder {
 
   std::filesystem::path path_;
   std::optional<std::filesystem::path> checkpoint_;
+  nlohmann::json fingerprint_;
   std::ofstream metrics_;
 };
 
-// Reads adapter, optimizer state and progress. UserError(ExitCode::model) if the checkpoint is
-// damaged or belongs to another model.
+// state.json of a checkpoint. UserError(ExitCode::model) if it is missing or no JSON.
+nlohmann::json read_state(const std::filesystem::path& checkpoint);
+
+// Reads adapter, optimizer state and progress. UserError(ExitCode::model) if a file is not the one
+// that was written, by its SHA-256, or if the checkpoint belongs to another model.
 Progress restore_checkpoint(const std::filesystem::path& checkpoint, ops::Backend& backend,
                             AdaptedModel& model);
 

@@ -33,9 +33,14 @@ struct DataInputs {
   std::vector<data::Record> validation_records;  // one a validation example
   data::Dataset train, validation;
   data::Dropped dropped;
+  // Where the records stand that data.too_long dropped: "FILE, row N".
+  std::vector<std::string> train_too_long, validation_too_long;
 };
 
 DataInputs open_data(const Config& config, const ModelInputs& model);
+
+// Prepares `validation` from `validation_records`, and takes out of these what is too long.
+void prepare_validation(DataInputs& inputs, const DataConfig& config);
 
 // Samples of `dataset` packed into a micro-batch; without patches it serves dry runs.
 MicroBatch make_micro_batch(data::Batch batch);

@@ -46,6 +46,9 @@ struct StepResult {
   std::int64_t samples = 0;
 };
 
+// The random key of the micro-batch at `index` of a step whose PassOptions have `step_key`.
+std::uint64_t micro_batch_key(std::uint64_t step_key, std::size_t index);
+
 // Gradients of all micro-batches; nothing is updated.
 StepResult accumulate_gradients(ops::Backend& backend, Arenas& arenas, AdaptedModel& model,
                                 std::span<const MicroBatch> batches, PassOptions options);
