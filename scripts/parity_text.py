@@ -1,4 +1,4 @@
-"""The tokenizer's half of parity_inputs.py: Qwen2's vocabulary, strings to try, the comparison."""
+"""The tokenizer's half of parity_inputs.py: the real vocabularies, strings to try, the comparison."""
 
 import base64
 import json
@@ -17,6 +17,13 @@ QWEN2_SPECIAL = [
     "<|box_start|>", "<|box_end|>", "<|quad_start|>", "<|quad_end|>", "<|vision_start|>",
     "<|vision_end|>", "<|vision_pad|>", "<|image_pad|>", "<|video_pad|>",
 ]  # fmt: skip
+
+
+LLAMA3_SPECIAL = {
+    128000: "<|begin_of_text|>", 128001: "<|end_of_text|>", 128004: "<|finetune_right_pad_id|>",
+    128005: "<|step_id|>", 128006: "<|start_header_id|>", 128007: "<|end_header_id|>",
+    128008: "<|eom_id|>", 128009: "<|eot_id|>", 128010: "<|python_tag|>", 128256: "<|image|>",
+}  # fmt: skip
 
 
 def byte_letters():
@@ -45,14 +52,45 @@ def last_merge(ranks, token):
     return parts if len(parts) == 2 else None
 
 
-def qwen2_tokenizer():
-    import dashscope
-
-    path = pathlib.Path(dashscope.__file__).parent / "resources" / "qwen.tiktoken"
+def read_ranks(path):
     ranks = {}
     for line in path.read_bytes().splitlines():
         token, rank = line.split()
         ranks[base64.b64decode(token)] = int(rank)
+    return ranks
+
+
+def llama3_tokenizer(base):
+    """Llama-3's vocabulary in the form of `base`; as its own file has them, merges are all splits of
+    every token into two others."""
+    import llama_models
+
+    found = sorted(pathlib.Path(llama_models.__path__[0]).glob("llama3/**/tokenizer.model"))
+    ranks = read_ranks(found[0])
+    letters = byte_letters()
+    spell = lambda token: "".join(letters[b] for b in token)
+    merges = []
+    for token in sorted(ranks, key=ranks.get):
+        splits = [(token[:i], token[i:]) for i in range(1, len(token))]
+        known = [pair for pair in splits if pair[0] in ranks and pair[1] in ranks]
+        known.sort(key=lambda pair: (ranks[pair[0]], ranks[pair[1]]))
+        merges += [[spell(a), spell(b)] for a, b in known]
+    tokenizer = json.loads(json.dumps({k: v for k, v in base.items() if k != "model"}))
+    tokenizer["model"] = {**base["model"], "ignore_merges": True, "merges": merges,
+                          "vocab": {spell(t): r for t, r in ranks.items()}}
+    tokenizer["normalizer"] = None
+    tokenizer["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = LLAMA3_SPLIT
+    flags = {k: v for k, v in base["added_tokens"][0].items() if k not in ("id", "content")}
+    reserved = {i: f"<|reserved_special_token_{i}|>" for i in range(128000, 128256)}
+    tokenizer["added_tokens"] = [{"id": i, "content": content, **flags}
+                                 for i, content in sorted((reserved | LLAMA3_SPECIAL).items())]
+    return tokenizer
+
+
+def qwen2_tokenizer():
+    import dashscope
+
+    ranks = read_ranks(pathlib.Path(dashscope.__file__).parent / "resources" / "qwen.tiktoken")
     letters = byte_letters()
     spell = lambda token: "".join(letters[b] for b in token)
     merges = []
@@ -96,6 +134,7 @@ def variants(base):
     llama["model"]["ignore_merges"] = True
     llama["model"]["merges"] = [f"{a} {b}" for a, b in base["model"]["merges"]]
     yield "Llama-3's form (ignore_merges, digits by three)", llama, 0.2
+    yield "Llama-3", llama3_tokenizer(base), 1.0
     gpt2 = json.loads(json.dumps(base))
     gpt2["pre_tokenizer"] = {
         "type": "ByteLevel", "add_prefix_space": False, "trim_offsets": False, "use_regex": True
@@ -122,7 +161,7 @@ PIECES = [
     "\u3000", "\u2028", "\u200b", "\u200d", "e\u0301", "\u1100\u1161\u11a8", "a\u0323\u0307",
     "the", " Chest", " X-ray", "?", "!!!", "...", "\u0344", "\u0f73", "\u212b", "qzcat",
     "qzcata", " \n qzdog", "<x>", "<x>yz", "e\u0301te\u0301", "<|", "|>", "\x00", "\x7f",
-    *QWEN2_SPECIAL,
+    *QWEN2_SPECIAL, *LLAMA3_SPECIAL.values(),
 ]  # fmt: skip
 WORDS = (
     "is there a pleural effusion in the left lung base no yes the patient has cardiomegaly with "

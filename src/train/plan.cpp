@@ -141,7 +141,7 @@ Device find_device(const std::string& name, const Config& config) {
     const auto backend = make_backend(config.device);
     return {.name = backend->traits().name,
             .capacity = available_memory(),
-            .compute = DType::f32,
+            .compute = auto_compute(),
             .built_in = true,
             .traits = backend->traits()};
   }
@@ -272,13 +272,14 @@ std::vector<std::string> changes_that_fit(const Config& config, const std::strin
                     config.train.gradient_accumulation * config.train.batch_size / b),
         [b](Config& c) { c.train.batch_size = b; });
   }
-  if (config.model.compute == "f32") {
+  if (make_plan(config, device).compute == DType::f32) {
     add("model.compute=\"bf16\"", [](Config& c) { c.model.compute = "bf16"; });
   }
   if (config.model.quantization != "nf4") {
     add("model.quantization=\"nf4\"", [](Config& c) { c.model.quantization = "nf4"; });
   }
-  for (std::int64_t pixels = 1 << 20; pixels >= 1 << 16; pixels /= 4) {
+  const std::int64_t least = std::max<std::int64_t>(1 << 16, config.data.min_pixels.value_or(0));
+  for (std::int64_t pixels = 1 << 20; pixels >= least; pixels /= 4) {
     add(fmt::format("data.image.max_pixels={}", pixels), [pixels](Config& c) {
       c.train.batch_size = 1;
       c.data.max_pixels = pixels;

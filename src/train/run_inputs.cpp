@@ -12,16 +12,16 @@
 
 namespace medvqa::train {
 
-namespace {
-
-using nn::LinearKind;
-
 DType auto_compute() {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512bf16") != 0) return DType::bf16;
 #endif
   return DType::f32;
 }
+
+namespace {
+
+using nn::LinearKind;
 
 DType compute_of(const std::string& name) {
   if (name == "f32") return DType::f32;

@@ -173,6 +173,91 @@ TEST_F(Functions, CrossAttentionOfUnequalLengths) {
   });
 }
 
+// A mask of rectangles: overlapping keys, keys nobody reads, a query row that sees nothing.
+TEST_F(Functions, AttentionInParts) {
+  const std::int64_t size = 3;
+  const auto part = [&](RowRange q, RowRange k) {
+    return AttentionPart{q, k, segments({0, static_cast<std::int32_t>(q.size())}, q.size()),
+                         segments({0, static_cast<std::int32_t>(k.size())}, k.size())};
+  };
+  const AttentionShape shape{.head_size = size, .scale = 0.6};
+  // As in mllama's vision tower: later keys lie inside earlier ones, and every row is written.
+  const std::vector<AttentionPart> whole{part({0, 3}, {0, 5}), part({3, 5}, {0, 3})};
+  check({{5, 6 * size}}, [&](Tape& t, auto in) {
+    const Var h = activation(t, in[0], ops::Activation::silu);
+    return attention(t, {h, 0, 2}, {h, 2 * size, 2}, {h, 4 * size, 2}, shape, whole);
+  });
+  const std::vector<std::vector<AttentionPart>> partial{
+      {part({0, 1}, {1, 3}), part({2, 3}, {1, 5})},
+      {part({0, 2}, {1, 4}), part({3, 4}, {0, 2}), part({2, 3}, {1, 2})},
+      {part({1, 2}, {0, 5})},
+      {}};
+  for (const auto& parts : partial) {
+    check({{4, 2 * size}, {6, size}, {6, size}}, [&](Tape& t, auto in) {
+      return attention(t, {in[0], 0, 2}, {in[1], 0, 1}, {in[2], 0, 1}, shape, parts);
+    });
+  }
+}
+
+// The dense mask, written out: what a part allows, everything else shut.
+TEST_F(Functions, AttentionInPartsIsTheDenseMask) {
+  constexpr std::int64_t kRows = 7, kMiddle = 4, kSize = 3;
+  const Tensor packed = device_.random("packed", {kRows, 3 * kSize});
+  const auto ends = [&](std::int64_t n) { return segments({0, static_cast<std::int32_t>(n)}, n); };
+  const std::vector<AttentionPart> parts{
+      {{0, kMiddle}, {0, kRows}, ends(kMiddle), ends(kRows)},
+      {{kMiddle, kRows}, {0, kMiddle}, ends(kRows - kMiddle), ends(kMiddle)}};
+  Tape tape(device_.backend(), device_.block(), device_.scratch(), {});
+  const Var x = tape.input(packed);
+  const Var y = attention(tape, {x, 0, 1}, {x, kSize, 1}, {x, 2 * kSize, 1},
+                          {.head_size = kSize, .scale = 0.5}, parts);
+  const Values v = device_.get(packed), found = device_.get(y.value);
+  const auto at = [&](std::int64_t row, std::int64_t column) {
+    return v[static_cast<std::size_t>(row * 3 * kSize + column)];
+  };
+  for (std::int64_t q = 0; q < kRows; ++q) {
+    Values sum(kSize, 0.0);
+    double total = 0;
+    for (std::int64_t k = 0; k < kRows; ++k) {
+      if (q >= kMiddle && k >= kMiddle) continue;
+      double score = 0;
+      for (std::int64_t d = 0; d < kSize; ++d) score += 0.5 * at(q, d) * at(k, kSize + d);
+      total += std::exp(score);
+      for (std::int64_t d = 0; d < kSize; ++d) {
+        sum[static_cast<std::size_t>(d)] += std::exp(score) * at(k, 2 * kSize + d);
+      }
+    }
+    for (std::int64_t d = 0; d < kSize; ++d) {
+      EXPECT_NEAR(found[static_cast<std::size_t>(q * kSize + d)],
+                  sum[static_cast<std::size_t>(d)] / total, 1e-14);
+    }
+  }
+}
+
+TEST_F(Functions, ScaledResidual) {
+  const Tensor rows = device_.put({1, 0, -0.5}, {3});
+  for (const Tensor& scale : {Tensor{}, rows}) {
+    check({{3, 4}, {3, 4}}, [&](Tape& t, auto in) {
+      const Var z = add_scaled(t, in[0], in[1], {.factor = -0.75, .scale_T = scale});
+      return add_scaled(t, z, z, {.factor = 0.25});
+    });
+  }
+}
+
+TEST_F(Functions, JoinInterleaved) {
+  check({{3, 2}, {3, 4}, {3, 4}}, [&](Tape& t, auto in) {
+    const Var other = activation(t, in[1], ops::Activation::silu);
+    const std::vector<Var> others{other, in[2], in[1]};
+    return join_interleaved(t, in[0], others);
+  });
+  Tape tape(device_.backend(), device_.block(), device_.scratch(), {});
+  const std::vector<Var> others{tape.input(device_.put({1, 2}, {1, 2})),
+                                tape.input(device_.put({3, 4}, {1, 2}))};
+  const Var first = tape.input(device_.put({9}, {1, 1}));
+  EXPECT_EQ(device_.get(join_interleaved(tape, first, others).value), (Values{9, 1, 3, 2, 4}));
+  EXPECT_EQ(device_.get(join_interleaved(tape, first, {}).value), Values{9});
+}
+
 // Rows chosen twice from one value: the second gradient is added to rows the first wrote.
 TEST_F(Functions, GatherTwiceOverlapping) {
   const std::int64_t size = 4;

@@ -15,6 +15,9 @@
 
 namespace medvqa::train {
 
+// What model.compute "auto" means on this processor: bf16 where it multiplies it, else f32.
+DType auto_compute();
+
 // The model a configuration names. Without weights in the folder `source` only describes them.
 struct ModelInputs {
   std::filesystem::path folder;
