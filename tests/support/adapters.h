@@ -25,8 +25,8 @@ inline void fill_adapters(TestDevice& device,
                           double scale = 0.5) {
   for (const auto& m : modules) {
     for (nn::Parameter* p : {&m->a, &m->b}) {
-      device.set(p->value, random_values(m->name + (p == &m->a ? ".a" : ".b"),
-                                         p->value.elements(), -scale, scale));
+      device.set(p->value, random_values(m->name + (p == &m->a ? ".a" : ".b"), p->value.elements(),
+                                         -scale, scale));
       device.backend().fill(p->grad, 0);
     }
   }
