@@ -6,7 +6,8 @@
     .venv-reference/bin/python scripts/parity_inputs.py images --driver $DRIVER --data $MEDVQA_DATA
 
 text: Qwen2's and Llama-3's vocabularies, rebuilt in a temporary folder from dashscope's
-qwen.tiktoken and llama-models' tokenizer.model, and strings of mixed scripts, random code points, random bytes, marks and special tokens: ids, and offsets
+qwen.tiktoken and llama-models' tokenizer.model, and strings of mixed scripts, random code points,
+random bytes, marks and special tokens: ids, and offsets
 wherever NFC changes nothing. images: pixels and patches of real and of drawn pictures against
 Qwen2VLImageProcessorPil, and resizing against Pillow. Exit 1 on any mismatch.
 """

@@ -1,4 +1,4 @@
-"""The tokenizer's half of parity_inputs.py: the real vocabularies, strings to try, the comparison."""
+"""The tokenizer's half of parity_inputs.py: real vocabularies, strings to try, the comparison."""
 
 import base64
 import json
@@ -61,7 +61,7 @@ def read_ranks(path):
 
 
 def llama3_tokenizer(base):
-    """Llama-3's vocabulary in the form of `base`; as its own file has them, merges are all splits of
+    """Llama-3's vocabulary in the form of `base`; as in its own file, the merges are all splits of
     every token into two others."""
     import llama_models
 

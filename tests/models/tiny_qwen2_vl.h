@@ -123,13 +123,14 @@ class TinyModel {
     bool tied = false;
     double dropout = 0;
     std::int64_t r = 1;
+    nlohmann::json config = nullptr;  // null: Qwen2-VL
   };
   explicit TinyModel(const Options& o)
       : device_(o.compute, std::size_t{4} << 20),
         source_({.dtype = o.compute, .nf4 = o.nf4}),
         builder_(device_.backend(), source_, device_.tensors(), device_.tensors(), o.compute,
                  medvqa::testing::adapt_all(o.r, 1.25, o.dropout), nn::QuantizeOnLoad::no),
-        model_(build_model(tiny_config(o.tied), builder_)) {
+        model_(build_model(o.config.is_null() ? tiny_config(o.tied) : o.config, builder_)) {
     medvqa::testing::fill_adapters(device_, builder_.modules(), 0.3);
   }
 
