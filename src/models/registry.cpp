@@ -1,46 +1,63 @@
 #include <fmt/format.h>
 
-#include <algorithm>
-#include <cmath>
+#include <array>
 #include <nlohmann/json.hpp>
 
 #include "medvqa/models/config_reader.h"
 #include "medvqa/models/mllama/model.h"
 #include "medvqa/models/model.h"
-#include "medvqa/models/mrope.h"
 #include "medvqa/models/qwen2_vl/model.h"
 
 namespace medvqa::models {
 
 namespace {
 
-[[noreturn]] void refuse_architecture(const std::string& type) {
+using nlohmann::json;
+
+// What an architecture offers beside its model; see model.h.
+struct Architecture {
+  const char* type;  // model_type
+  std::unique_ptr<Model> (*build)(const json& config, nn::Builder& builder);
+  std::vector<std::vector<std::int32_t>> (*positions)(const json& config, const PackedInput& input);
+  PackedInput (*largest_sample)(const json& config, std::int64_t tokens, std::int64_t max_pixels);
+  std::int64_t (*patch_columns)(const json& config);
+};
+
+constexpr std::array<Architecture, 2> kArchitectures{
+    {{"mllama",
+      [](const json& config, nn::Builder& builder) -> std::unique_ptr<Model> {
+        return std::make_unique<mllama::Mllama>(mllama::read_config(config), builder);
+      },
+      [](const json&, const PackedInput& input) {
+        return std::vector<std::vector<std::int32_t>>{mllama::positions(input)};
+      },
+      [](const json& config, std::int64_t tokens, std::int64_t max_pixels) {
+        return mllama::largest_sample(mllama::read_config(config), tokens, max_pixels);
+      },
+      [](const json& config) { return mllama::read_config(config).vision.patch_columns(); }},
+     {"qwen2_vl",
+      [](const json& config, nn::Builder& builder) -> std::unique_ptr<Model> {
+        return std::make_unique<qwen2_vl::Qwen2Vl>(qwen2_vl::read_config(config), builder);
+      },
+      [](const json& config, const PackedInput& input) {
+        return qwen2_vl::positions(qwen2_vl::read_config(config), input);
+      },
+      [](const json& config, std::int64_t tokens, std::int64_t max_pixels) {
+        return qwen2_vl::largest_sample(qwen2_vl::read_config(config), tokens, max_pixels);
+      },
+      [](const json& config) { return qwen2_vl::read_config(config).vision.patch_columns(); }}}};
+
+const Architecture& architecture_of(const json& config) {
+  const std::string type = ConfigReader(config, "").text("model_type", "");
+  std::string known;
+  for (const Architecture& a : kArchitectures) {
+    if (type == a.type) return a;
+    known += fmt::format("{}\"{}\"", known.empty() ? "" : " or ", a.type);
+  }
   throw UserError(ExitCode::model,
-                  fmt::format("config.json: model_type is \"{}\", expected \"mllama\" or "
-                              "\"qwen2_vl\"; this architecture is not built in",
-                              type));
-}
-
-// Tokens of a sample that are never an image's: markers, roles, a question and an answer.
-constexpr std::int64_t kFewestTextTokens = 32;
-
-PackedInput largest_qwen2_vl(const qwen2_vl::Config& c, std::int64_t tokens,
-                             std::int64_t max_pixels) {
-  const std::int64_t merge = c.vision.merge_size;
-  const std::int64_t side = c.vision.patch_size * merge;
-  const std::int64_t budget =
-      std::max<std::int64_t>(1, std::min(max_pixels / (side * side), tokens - kFewestTextTokens));
-  const auto rows = static_cast<std::int64_t>(std::sqrt(static_cast<double>(budget)));
-  const PatchGrid grid{1, rows * merge, budget / rows * merge};
-  const std::int64_t image_tokens = grid.patches() / (merge * merge);
-  PackedInput input;
-  input.ids.assign(static_cast<std::size_t>(image_tokens), c.image_token_id);
-  const std::int32_t text = c.image_token_id == 0 ? 1 : 0;
-  input.ids.resize(static_cast<std::size_t>(std::max(tokens, image_tokens + 1)), text);
-  input.cu_seqlens = {0, static_cast<std::int32_t>(input.ids.size())};
-  input.grids = {grid};
-  input.patch_rows = grid.patches();
-  return input;
+                  fmt::format("config.json: model_type is \"{}\", expected {}; this architecture "
+                              "is not built in",
+                              type, known));
 }
 
 // The same sample over and over.
@@ -55,45 +72,24 @@ PackedInput repeated(const PackedInput& one, std::int64_t samples) {
   return all;
 }
 
-std::string type_of(const nlohmann::json& config) {
-  return ConfigReader(config, "").text("model_type", "");
-}
-
 }  // namespace
 
-std::unique_ptr<Model> build_model(const nlohmann::json& config, nn::Builder& builder) {
-  const std::string type = type_of(config);
-  if (type == "qwen2_vl") {
-    return std::make_unique<qwen2_vl::Qwen2Vl>(qwen2_vl::read_config(config), builder);
-  }
-  if (type == "mllama") {
-    return std::make_unique<mllama::Mllama>(mllama::read_config(config), builder);
-  }
-  refuse_architecture(type);
+std::unique_ptr<Model> build_model(const json& config, nn::Builder& builder) {
+  return architecture_of(config).build(config, builder);
 }
 
-std::vector<std::vector<std::int32_t>> token_positions(const nlohmann::json& config,
+std::vector<std::vector<std::int32_t>> token_positions(const json& config,
                                                        const PackedInput& input) {
-  const std::string type = type_of(config);
-  if (type == "qwen2_vl") {
-    const qwen2_vl::Config c = qwen2_vl::read_config(config);
-    return mrope_positions(input, c.image_token_id, c.vision.merge_size);
-  }
-  if (type == "mllama") return {mllama::positions(input)};
-  refuse_architecture(type);
+  return architecture_of(config).positions(config, input);
 }
 
-PackedInput largest_input(const nlohmann::json& config, std::int64_t tokens,
-                          std::int64_t max_pixels, std::int64_t samples) {
-  const std::string type = type_of(config);
-  if (type == "qwen2_vl") {
-    return repeated(largest_qwen2_vl(qwen2_vl::read_config(config), tokens, max_pixels), samples);
-  }
-  if (type == "mllama") {
-    return repeated(mllama::largest_sample(mllama::read_config(config), tokens, max_pixels),
-                    samples);
-  }
-  refuse_architecture(type);
+PackedInput largest_input(const json& config, std::int64_t tokens, std::int64_t max_pixels,
+                          std::int64_t samples) {
+  return repeated(architecture_of(config).largest_sample(config, tokens, max_pixels), samples);
+}
+
+std::int64_t patch_columns(const json& config) {
+  return architecture_of(config).patch_columns(config);
 }
 
 }  // namespace medvqa::models

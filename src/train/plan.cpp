@@ -109,10 +109,7 @@ std::vector<ModulePart> parts_of(const ModelInputs& model) {
 std::size_t host_bytes(const Device& device, const MicroBatch& batch, const ModelInputs& model,
                        const std::vector<ModulePart>& modules) {
   if (!device.built_in) return 0;
-  const nlohmann::json vision = model.config.value("vision_config", nlohmann::json::object());
-  const std::int64_t patch = vision.value("patch_size", 14);
-  const int frames = model.config.value("model_type", "") == "mllama" ? 1 : 2;
-  const std::int64_t columns = 3 * vision.value("temporal_patch_size", frames) * patch * patch;
+  const std::int64_t columns = models::patch_columns(model.config);
   const auto patches = static_cast<std::size_t>(batch.input.patch_rows * columns) * sizeof(float);
   std::size_t adapter = 0;
   for (const ModulePart& m : modules) adapter += static_cast<std::size_t>(m.trainable);

@@ -39,4 +39,7 @@ std::vector<std::vector<std::int32_t>> token_positions(const nlohmann::json& con
 PackedInput largest_input(const nlohmann::json& config, std::int64_t tokens,
                           std::int64_t max_pixels, std::int64_t samples);
 
+// Columns of a row of PackedInput::patches.
+std::int64_t patch_columns(const nlohmann::json& config);
+
 }  // namespace medvqa::models

@@ -1,5 +1,8 @@
 #include "medvqa/models/qwen2_vl/model.h"
 
+#include <algorithm>
+#include <cmath>
+
 #include "medvqa/models/frequencies.h"
 #include "medvqa/models/mrope.h"
 
@@ -54,9 +57,8 @@ StepVar Qwen2Vl::forward(SegmentTape& tape, const PackedInput& input) const {
     axis.insert(axis.end(), static_cast<std::size_t>(config_.text.mrope_section[a]),
                 static_cast<std::int32_t>(a));
   }
-  const auto angles =
-      rotary_angles(tape, mrope_positions(input, config_.image_token_id, config_.vision.merge_size),
-                    inverse_frequencies(config_.text.rope_theta, size), axis);
+  const auto angles = rotary_angles(tape, positions(config_, input),
+                                    inverse_frequencies(config_.text.rope_theta, size), axis);
   const auto samples = segments(tape, input.cu_seqlens);
   StepVar x = embed(tape, input);
   for (const DecoderBlock& block : blocks_) {
@@ -65,6 +67,31 @@ StepVar Qwen2Vl::forward(SegmentTape& tape, const PackedInput& input) const {
     });
   }
   return x;
+}
+
+std::vector<std::vector<std::int32_t>> positions(const Config& c, const PackedInput& input) {
+  return mrope_positions(input, c.image_token_id, c.vision.merge_size);
+}
+
+// Tokens of a sample that are never an image's: markers, roles, a question and an answer.
+constexpr std::int64_t kFewestTextTokens = 32;
+
+PackedInput largest_sample(const Config& c, std::int64_t tokens, std::int64_t max_pixels) {
+  const std::int64_t merge = c.vision.merge_size;
+  const std::int64_t side = c.vision.patch_size * merge;
+  const std::int64_t budget =
+      std::max<std::int64_t>(1, std::min(max_pixels / (side * side), tokens - kFewestTextTokens));
+  const auto rows = static_cast<std::int64_t>(std::sqrt(static_cast<double>(budget)));
+  const PatchGrid grid{1, rows * merge, budget / rows * merge};
+  const std::int64_t image_tokens = grid.patches() / (merge * merge);
+  PackedInput input;
+  input.ids.assign(static_cast<std::size_t>(image_tokens), c.image_token_id);
+  const std::int32_t text = c.image_token_id == 0 ? 1 : 0;
+  input.ids.resize(static_cast<std::size_t>(std::max(tokens, image_tokens + 1)), text);
+  input.cu_seqlens = {0, static_cast<std::int32_t>(input.ids.size())};
+  input.grids = {grid};
+  input.patch_rows = grid.patches();
+  return input;
 }
 
 }  // namespace medvqa::models::qwen2_vl

@@ -32,4 +32,10 @@ class Qwen2Vl final : public Model {
   nn::RmsNorm norm_;
 };
 
+// The three axes of M-RoPE; see mrope.h.
+std::vector<std::vector<std::int32_t>> positions(const Config& config, const PackedInput& input);
+
+// A sample of one picture of as many patches as `max_pixels` allows, its placeholders first.
+PackedInput largest_sample(const Config& config, std::int64_t tokens, std::int64_t max_pixels);
+
 }  // namespace medvqa::models::qwen2_vl
