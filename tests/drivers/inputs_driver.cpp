@@ -5,6 +5,9 @@
 //   images MAX_PIXELS         lines: a path            -> {"size": [w, h], "resized": [w, h],
 //                             "grid": [t, h, w]} and, raw, decoded u8, resized u8 and patches f32;
 //                             or {"error": "..."} alone
+//   tiles TILE_SIZE           lines: a path            -> {"grid": [t, h, w]} and, raw, mllama's
+//   pixels
+//                             f32 [tiles, 3, TILE_SIZE, TILE_SIZE]
 //   resize FILTER             lines: [path, w, h]      -> {"size": [w, h]} and, raw, resized u8
 #include <cstdio>
 #include <exception>
@@ -14,6 +17,7 @@
 #include <string_view>
 
 #include "medvqa/core/error.h"
+#include "medvqa/image/mllama_processor.h"
 #include "medvqa/image/qwen2_vl_processor.h"
 #include "medvqa/text/tokenizer.h"
 
@@ -63,6 +67,17 @@ void process_images(std::int64_t max_pixels) {
   }
 }
 
+void process_tiles(int tile_size) {
+  medvqa::MllamaImageConfig config;
+  config.tile_size = tile_size;
+  for (std::string line; std::getline(std::cin, line);) {
+    const medvqa::Image image = medvqa::load_image(json::parse(line).get<std::string>());
+    const medvqa::PatchGrid grid = medvqa::mllama_grid(image.height, image.width, config);
+    put_line({{"grid", {grid.t, grid.h, grid.w}}});
+    put_raw(medvqa::mllama_pixels(medvqa::mllama_patches(image, config), config));
+  }
+}
+
 void resize_images(std::string_view name) {
   const auto filter = name == "bilinear"  ? medvqa::ResampleFilter::bilinear
                       : name == "bicubic" ? medvqa::ResampleFilter::bicubic
@@ -85,10 +100,12 @@ int main(int argc, char** argv) {
       tokenize(argv[2]);
     } else if (verb == "images") {
       process_images(std::stoll(argv[2]));
+    } else if (verb == "tiles") {
+      process_tiles(std::stoi(argv[2]));
     } else if (verb == "resize") {
       resize_images(argv[2]);
     } else {
-      std::fputs("usage: medvqa_inputs_driver tokenize|images|resize ARGUMENT\n", stderr);
+      std::fputs("usage: medvqa_inputs_driver tokenize|images|tiles|resize ARGUMENT\n", stderr);
       return 2;
     }
   } catch (const std::exception& error) {
