@@ -4,8 +4,8 @@
 
 namespace medvqa::autograd {
 
-Var Tape::make(const Tensor& value, Node node) {
-  nodes_.push_back(std::move(node));
+Var Tape::make(const Tensor& value, const Node& node) {
+  nodes_.push_back(node);
   return {value, static_cast<int>(nodes_.size()) - 1};
 }
 

@@ -67,7 +67,7 @@ Tensor Builder::upload(const HostTensor& t, DType type, Shape shape) {
 }
 
 HostTensor Builder::read(const TensorRequest& request) {
-  const HostTensor t = source_.dense(request);
+  HostTensor t = source_.dense(request);
   if (!is_floating(t.dtype)) {
     throw UserError(ExitCode::model,
                     fmt::format("tensor {} has type {}, expected a floating type; the checkpoint "

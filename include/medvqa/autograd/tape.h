@@ -101,7 +101,7 @@ class Tape {
     Tensor grad;
   };
   const Node& node(const Var& v) const { return nodes_.at(static_cast<std::size_t>(v.id)); }
-  Var make(const Tensor& value, Node node);
+  Var make(const Tensor& value, const Node& node);
 
   ops::Backend& backend_;
   Arena& block_;

@@ -51,7 +51,7 @@ constexpr int kGridPoints = 65536;
 constexpr int grid_index(float x) {
   const float clamped = x < -1.0f ? -1.0f : (x > 1.0f ? 1.0f : x);
   const float position = (clamped + 1.0f) * 0.5f * static_cast<float>(kGridPoints - 1);
-  return static_cast<int>(position + 0.5f);
+  return static_cast<int>(position + 0.5f);  // NOLINT(bugprone-incorrect-roundings): as there
 }
 
 using GridCodes = std::array<std::uint8_t, kGridPoints>;
