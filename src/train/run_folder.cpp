@@ -74,6 +74,7 @@ std::vector<NamedTensor> state_of(const AdaptedModel& model) {
 
 std::vector<std::int64_t> shape_of(const Tensor& t) {
   std::vector<std::int64_t> shape;
+  shape.reserve(static_cast<std::size_t>(t.shape.rank()));
   for (int i = 0; i < t.shape.rank(); ++i) shape.push_back(t.dim(i));
   return shape;
 }
@@ -164,7 +165,7 @@ std::string way_out(const fs::path& checkpoint) {
   const std::optional<std::int64_t> step = step_of(checkpoint.filename().string());
   const std::map<std::int64_t, fs::path> saved = saved_steps(checkpoint.parent_path());
   const auto later = step ? saved.lower_bound(*step) : saved.begin();
-  const std::string anew = "begin anew with --overwrite";
+  std::string anew = "begin anew with --overwrite";
   if (later == saved.begin()) return anew;
   return fmt::format("go on from an earlier one with --resume {}, or {}",
                      std::prev(later)->second.string(), anew);
@@ -186,7 +187,7 @@ nlohmann::json read_state(const fs::path& checkpoint) {
 }
 
 std::optional<fs::path> RunFolder::check(const fs::path& path, const FolderRules& rules) {
-  const std::optional<fs::path> checkpoint = find_checkpoint(path, rules);
+  std::optional<fs::path> checkpoint = find_checkpoint(path, rules);
   // A run that was killed before its first checkpoint left its configuration: it may begin anew.
   const bool begun = rules.resume == "auto" && fs::exists(path / "config.resolved.json");
   if (is_used(path) && !checkpoint && !begun && !rules.overwrite) {
@@ -251,6 +252,7 @@ void RunFolder::save_checkpoint(ops::Backend& backend, const AdaptedModel& model
   io::AtomicFolder folder(path_ / "checkpoints" / name);
   const std::vector<NamedTensor> tensors = state_of(model);
   std::vector<io::TensorSpec> specs;
+  specs.reserve(tensors.size());
   for (const NamedTensor& t : tensors) {
     specs.push_back({t.name, t.tensor.dtype, shape_of(t.tensor)});
   }

@@ -87,7 +87,7 @@ void adopt_start(const Config& config, ModelInputs& m) {
 // What others call the base: the name config.json carries, the Hub id, or the folder's own name,
 // never a path of this machine.
 std::string base_model_name(const Config& config, const ModelInputs& m) {
-  const std::string named = m.config.value("_name_or_path", "");
+  std::string named = m.config.value("_name_or_path", "");
   if (!named.empty()) return named;
   const std::filesystem::path path(config.model.path);
   return path.is_absolute() ? path.filename().string() : config.model.path;
@@ -215,6 +215,7 @@ MicroBatch make_micro_batch(data::Batch batch) {
 MicroBatch dry_micro_batch(const data::Processor& processor, const data::Dataset& dataset,
                            const std::vector<std::int64_t>& indices) {
   std::vector<const data::Example*> examples;
+  examples.reserve(indices.size());
   for (const std::int64_t i : indices) {
     examples.push_back(&dataset.examples.at(static_cast<std::size_t>(i)));
   }
