@@ -8,6 +8,7 @@
 #include "medvqa/core/error.h"
 #include "medvqa/core/mt19937.h"
 #include "medvqa/train/adapter_files.h"
+#include "medvqa/train/available_memory.h"
 #include "medvqa/train/backend_factory.h"
 #include "medvqa/train/memory_plan.h"
 #include "medvqa/train/report.h"

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 #include <array>
-#include <fstream>
-#include <limits>
 
 #include "medvqa/ops/dry_backend.h"
 
@@ -95,21 +93,6 @@ MemoryPlan choose_policy(const ops::DeviceTraits& device, const ModelInputs& mod
     }
   }
   return plan;
-}
-
-std::size_t available_memory() {
-  std::ifstream file("/proc/meminfo");
-  std::string key;
-  std::size_t kib = 0;
-  std::string unit;
-  while (file >> key >> kib >> unit) {
-    if (key == "MemAvailable:") return kib * 1024;
-  }
-  return std::numeric_limits<std::size_t>::max();
-}
-
-std::size_t usable_memory() {
-  return available_memory() / 5 * 4;
 }
 
 std::string name_of(nn::Dequantize policy) {

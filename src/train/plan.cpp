@@ -9,6 +9,7 @@
 #include <nlohmann/json.hpp>
 
 #include "medvqa/ops/dry_backend.h"
+#include "medvqa/train/available_memory.h"
 #include "medvqa/train/backend_factory.h"
 
 namespace medvqa::train {

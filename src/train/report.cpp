@@ -1,4 +1,5 @@
 #include "medvqa/train/report.h"
+#include "medvqa/train/available_memory.h"
 
 #include <fmt/format.h>
 #include <spdlog/sinks/basic_file_sink.h>

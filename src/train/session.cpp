@@ -4,6 +4,7 @@
 
 #include "medvqa/core/philox.h"
 #include "medvqa/train/adapter_files.h"
+#include "medvqa/train/available_memory.h"
 #include "medvqa/train/backend_factory.h"
 #include "medvqa/train/plan.h"
 

@@ -44,12 +44,6 @@ MemoryPlan choose_policy(const ops::DeviceTraits& device, const ModelInputs& mod
 // each of tokens, patches, samples, images, label rows and the longest of each.
 std::vector<MicroBatch> largest(std::vector<MicroBatch> batches);
 
-// Bytes of memory the system can still give; from /proc/meminfo.
-std::size_t available_memory();
-// Four fifths of it: the rest stays for the page cache of the mapped checkpoint, images and the C
-// library.
-std::size_t usable_memory();
-
 std::string name_of(autograd::Recompute policy);
 std::string name_of(nn::Dequantize policy);
 
