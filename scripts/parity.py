@@ -2,8 +2,8 @@
 """Live comparison with transformers + PEFT + bitsandbytes on fresh random models.
 
 For every seed a model of drawn shape, an adapter with B != 0 and samples are made, run through the
-reference stack and through medvqa, and compared: a Qwen2-VL for even places in the list of seeds,
-an mllama for odd ones, unless --family says which. Needs scripts/requirements-reference.txt.
+reference stack and through medvqa, and compared: a Qwen2-VL, an mllama and a llama in turn, unless
+--family says which. Needs scripts/requirements-reference.txt.
 Prints a table a seed and, last, `N passed, N failed`; exit code 1 when a case failed.
 """
 
@@ -63,6 +63,19 @@ def some_step_has_no_image(encoded: list, training: run_reference.Training) -> b
     return not all(any(encoded[i].images for i in group) for group in steps)
 
 
+def make_samples(seed: int, count: int, folder: Path, recipe, training) -> list:
+    """Writes the data set of a seed and encodes it."""
+    if recipe.family == "llama":
+        samples.write_texts(seed, count, folder)
+        return run_reference.load_samples(folder / "checkpoint", folder)
+    samples.write_dataset(seed, count, folder, text_only=recipe.family == "mllama")
+    encoded = run_reference.load_samples(folder / "checkpoint", folder)
+    if some_step_has_no_image(encoded, training):
+        samples.write_dataset(seed, count, folder)
+        encoded = run_reference.load_samples(folder / "checkpoint", folder)
+    return encoded
+
+
 def make_case(seed: int, folder: Path, family) -> Case:
     """Draws everything for a seed, runs the reference in f32, writes medvqa's configuration."""
     recipe = family.draw(seed)
@@ -75,11 +88,7 @@ def make_case(seed: int, folder: Path, family) -> Case:
     family.write_checkpoint(recipe, folder / "checkpoint")
     run_reference.make_adapter(folder / "checkpoint", recipe, folder / "adapter")
     count = rng.randint(6, 9)
-    samples.write_dataset(seed, count, folder, text_only=recipe.family == "mllama")
-    encoded = run_reference.load_samples(folder / "checkpoint", folder)
-    if some_step_has_no_image(encoded, training):
-        samples.write_dataset(seed, count, folder)
-        encoded = run_reference.load_samples(folder / "checkpoint", folder)
+    encoded = make_samples(seed, count, folder, recipe, training)
     first = [encoded[i] for i in next(run_reference.step_groups(len(encoded), training))]
     results = train_in(folder, recipe, training, encoded, first, torch.float32)
     model = {"quantization": "nf4", "double_quant": False} \
@@ -90,6 +99,7 @@ def make_case(seed: int, folder: Path, family) -> Case:
         "checkpoint", "dataset.jsonl", "adapter", "run",
         {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora},
         dataclasses.asdict(training), model)
+    config["task"] = "text" if recipe.family == "llama" else "vqa"
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return Case(folder, recipe, training, encoded, first, *results)
 
@@ -213,7 +223,7 @@ def main() -> int:
     seeds = arguments.seed or list(range(start, start + arguments.seeds))
     print("seeds:", " ".join(map(str, seeds)), flush=True)
     passed = failed = 0
-    families = [arguments.family] if arguments.family else ["qwen2_vl", "mllama"]
+    families = [arguments.family] if arguments.family else list(run_reference.FAMILIES)
     for place, seed in enumerate(seeds):
         family = run_reference.FAMILIES[families[place % len(families)]]
         table = run_seed(seed, None if arguments.reference_only else arguments.medvqa, family)

@@ -21,7 +21,6 @@ from transformers.models.qwen2_vl import modeling_qwen2_vl
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
 from reference import tokenizer as tokenizers_of_ours
-from reference.tokenizer import CHAT_TEMPLATE  # noqa: F401, one of a family's names
 
 MODEL = Qwen2VLForConditionalGeneration
 END_OF_TURN = "<|im_end|>"

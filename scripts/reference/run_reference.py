@@ -20,9 +20,9 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import load_image
 
-from reference import compare, four_bit, mllama_family, qwen2_vl_family
+from reference import compare, four_bit, llama_family, mllama_family, qwen2_vl_family
 
-FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family}
+FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family}
 
 
 @dataclasses.dataclass
@@ -69,9 +69,9 @@ class Encoder:
     def __init__(self, checkpoint: Path):
         kind = json.loads((checkpoint / "config.json").read_text())["model_type"]
         self.family = FAMILIES[kind]
+        template = json.loads((checkpoint / "chat_template.json").read_text())["chat_template"]
         self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(checkpoint / "tokenizer.json"),
-            chat_template=self.family.CHAT_TEMPLATE)
+            tokenizer_file=str(checkpoint / "tokenizer.json"), chat_template=template)
         self.processor = self.family.image_processor(checkpoint)
 
     def encode(self, row: dict, images: Path) -> Sample:
@@ -80,21 +80,26 @@ class Encoder:
         names = [names] if isinstance(names, str) else names
         pictures = [open_image(images / name) for name in names]
         tensors = self.family.image_tensors(self.processor, pictures) if pictures else {}
-        content = [{"type": "image"} for _ in pictures]
-        user = {"role": "user", "content": [*content, {"type": "text", "text": row["question"]}]}
-        answer = {"role": "assistant", "content": [{"type": "text", "text": row["answer"]}]}
+        user = {"role": "user", "content": self._content(row["question"], len(pictures))}
+        answer = {"role": "assistant", "content": self._content(row["answer"], 0)}
         render = self.tokenizer.apply_chat_template
         prompt = render([user], tokenize=False, add_generation_prompt=True)
         text = render([user, answer], tokenize=False)
         assert text.startswith(prompt), "the prompt is not a prefix of the conversation"
         prompt, text = (self.family.expand(t, self.processor, tensors) for t in (prompt, text))
-        begin = len(prompt)
-        end = begin + len(row["answer"]) + len(self.family.END_OF_TURN)
+        begin, end = len(prompt), text.rindex(self.family.END_OF_TURN)
+        end += len(self.family.END_OF_TURN)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = torch.tensor(encoding["input_ids"])
         inside = torch.tensor([begin <= a < b <= end for a, b in encoding["offset_mapping"]])
         labels = torch.where(inside, ids, -100)
         return Sample(ids, labels, torch.nonzero(labels[1:] != -100).flatten(), tensors)
+
+    def _content(self, text: str, pictures: int):
+        """A message's parts; the templates of models without pictures take a string."""
+        if getattr(self.family, "TEXT_ONLY", False):
+            return text
+        return [*({"type": "image"} for _ in range(pictures)), {"type": "text", "text": text}]
 
 
 def load_base(checkpoint: Path, recipe, compute: torch.dtype,

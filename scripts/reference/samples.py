@@ -112,6 +112,21 @@ def write_dataset(seed: int, count: int, folder: Path, kinds: list[str] | None =
     return rows
 
 
+def write_texts(seed: int, count: int, folder: Path) -> None:
+    """Writes `count` samples without images, some with blanks around question and answer."""
+    rng = random.Random(seed * 1000003 + 19)
+
+    def draw(low: int, high: int) -> str:
+        ends = [rng.choice(["", "", "", " ", "\n", "\t ", "\u3000", "\u00a0", "\x1d"])
+                for _ in range(2)]
+        return ends[0] + draw_text(rng, low, high) + ends[1]
+
+    rows = [{"question": draw(3, 14), "answer": draw(1, 5)} for _ in range(count)]
+    lines = [json.dumps(row, ensure_ascii=rng.random() < 0.5) for row in rows]
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "dataset.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
 def read_dataset(folder: Path) -> list[dict]:
     """The rows of folder/dataset.jsonl."""
     lines = (folder / "dataset.jsonl").read_text(encoding="utf-8").splitlines()

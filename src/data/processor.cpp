@@ -8,6 +8,7 @@
 
 #include "medvqa/core/error.h"
 #include "medvqa/io/json.h"
+#include "src/data/processor_llama.h"
 #include "src/data/processor_mllama.h"
 #include "src/data/processor_qwen2_vl.h"
 #include "src/data/qwen2_vl_image_config.h"
@@ -27,8 +28,9 @@ std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_fol
   const std::string type = root.string("model_type");
   if (type == "qwen2_vl") return make_qwen2_vl_processor(model_folder, config, options);
   if (type == "mllama") return make_mllama_processor(model_folder, config, options);
+  if (type == "llama") return make_llama_processor(model_folder, config, options);
   root.fail(
-      fmt::format("\"model_type\" is \"{}\", expected \"mllama\" or \"qwen2_vl\"; this "
+      fmt::format("\"model_type\" is \"{}\", expected \"llama\", \"mllama\" or \"qwen2_vl\"; this "
                   "architecture is not built in",
                   type));
 }
@@ -42,7 +44,7 @@ std::int64_t max_image_pixels(const std::filesystem::path& model_folder,
     const std::int64_t most = std::int64_t{image.max_tiles} * image.tile_size * image.tile_size;
     return std::min(most, options.max_pixels.value_or(most));
   }
-  // build_model refuses other architectures with more to say.
+  // llama has no pictures; build_model refuses other architectures with more to say.
   if (type != "qwen2_vl") return 0;
   return read_qwen2_vl_image_config(model_folder, options).max_pixels;
 }

@@ -4,9 +4,11 @@
 #include <nlohmann/json.hpp>
 
 #include "medvqa/models/config_reader.h"
+#include "medvqa/models/llama/model.h"
 #include "medvqa/models/mllama/model.h"
 #include "medvqa/models/model.h"
 #include "medvqa/models/qwen2_vl/model.h"
+#include "medvqa/models/upload.h"
 
 namespace medvqa::models {
 
@@ -23,14 +25,23 @@ struct Architecture {
   std::int64_t (*patch_columns)(const json& config);
 };
 
-constexpr std::array<Architecture, 2> kArchitectures{
-    {{"mllama",
+std::vector<std::vector<std::int32_t>> one_axis(const json&, const PackedInput& input) {
+  return {sequential_positions(input)};
+}
+
+constexpr std::array<Architecture, 3> kArchitectures{
+    {{"llama",
+      [](const json& config, nn::Builder& builder) -> std::unique_ptr<Model> {
+        return std::make_unique<llama::Llama>(llama::read_config(config), builder);
+      },
+      one_axis,
+      [](const json&, std::int64_t tokens, std::int64_t) { return llama::largest_sample(tokens); },
+      [](const json&) { return std::int64_t{0}; }},
+     {"mllama",
       [](const json& config, nn::Builder& builder) -> std::unique_ptr<Model> {
         return std::make_unique<mllama::Mllama>(mllama::read_config(config), builder);
       },
-      [](const json&, const PackedInput& input) {
-        return std::vector<std::vector<std::int32_t>>{mllama::positions(input)};
-      },
+      one_axis,
       [](const json& config, std::int64_t tokens, std::int64_t max_pixels) {
         return mllama::largest_sample(mllama::read_config(config), tokens, max_pixels);
       },
@@ -52,12 +63,13 @@ const Architecture& architecture_of(const json& config) {
   std::string known;
   for (const Architecture& a : kArchitectures) {
     if (type == a.type) return a;
-    known += fmt::format("{}\"{}\"", known.empty() ? "" : " or ", a.type);
+    known += fmt::format("{}\"{}\"", known.empty() ? "" : ", ", a.type);
   }
-  throw UserError(ExitCode::model,
-                  fmt::format("config.json: model_type is \"{}\", expected {}; this architecture "
-                              "is not built in",
-                              type, known));
+  throw UserError(
+      ExitCode::model,
+      fmt::format("config.json: model_type is \"{}\", expected one of {}; this architecture "
+                  "is not built in",
+                  type, known));
 }
 
 // The same sample over and over.

@@ -4,6 +4,17 @@
 
 namespace medvqa::models {
 
+std::vector<std::int32_t> sequential_positions(const PackedInput& input) {
+  std::vector<std::int32_t> all;
+  all.reserve(input.ids.size());
+  for (std::size_t n = 0; n + 1 < input.cu_seqlens.size(); ++n) {
+    for (std::int32_t t = input.cu_seqlens[n]; t < input.cu_seqlens[n + 1]; ++t) {
+      all.push_back(t - input.cu_seqlens[n]);
+    }
+  }
+  return all;
+}
+
 autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
                                      std::span<const std::vector<std::int32_t>> positions,
                                      std::span<const float> inv_freq,

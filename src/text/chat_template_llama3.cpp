@@ -5,6 +5,8 @@
 
 #include "medvqa/core/error.h"
 #include "medvqa/text/chat_template.h"
+#include "src/text/split_regex.h"
+#include "src/text/utf8.h"
 
 namespace medvqa {
 namespace {
@@ -47,6 +49,63 @@ std::string system_text(const std::vector<ChatMessage>& messages) {
   return text.substr(begin, text.find_last_not_of(kSpaces) + 1 - begin);
 }
 
+// What opens the system's message in models that know a date, and its text behind that.
+std::string dated_system(const ChatOptions& options, std::string_view text) {
+  return fmt::format("{}Cutting Knowledge Date: December 2023\nToday Date: {}\n\n{}{}",
+                     header("system"), options.date, text, kEnd);
+}
+
+// Python's strip(): the separators U+001C to U+001F are white space to it.
+bool is_blank(char32_t c) {
+  return text_detail::is_space_character(c) || (c >= 0x1c && c <= 0x1f);
+}
+
+std::string_view trimmed(std::string_view text) {
+  std::size_t begin = 0;
+  while (begin < text.size()) {
+    const text_detail::CodePoint next = text_detail::decode_at(text, begin);
+    if (!next.valid || !is_blank(next.value)) break;
+    begin += next.bytes;
+  }
+  text.remove_prefix(begin);
+  while (!text.empty()) {
+    const std::size_t last = text_detail::previous_boundary(text, text.size());
+    const text_detail::CodePoint c = text_detail::decode_at(text, last);
+    const bool whole = c.valid && last + c.bytes == text.size();
+    if (!whole || !is_blank(c.value)) break;
+    text = text.substr(0, last);
+  }
+  return text;
+}
+
+std::string trimmed_content(const ChatMessage& message) {
+  std::string content;
+  for (const ContentPart& part : message.content) {
+    MEDVQA_CHECK(part.kind == ContentPart::Kind::text, "a text model's messages are text");
+    content += part.text;
+  }
+  return std::string(trimmed(content));
+}
+
+RenderedChat render_text(const std::vector<ChatMessage>& messages, const ChatOptions& options,
+                         bool dated) {
+  RenderedChat chat;
+  chat.text = kBegin;
+  const bool has_system = !messages.empty() && messages.front().role == "system";
+  if (dated) {
+    chat.text += dated_system(options, has_system ? trimmed_content(messages.front()) : "");
+  }
+  for (std::size_t i = dated && has_system ? 1 : 0; i < messages.size(); ++i) {
+    chat.text += header(messages[i].role);
+    const std::size_t begin = chat.text.size();
+    chat.text += trimmed_content(messages[i]);
+    chat.text += kEnd;
+    if (messages[i].role == "assistant") chat.answers.push_back({begin, chat.text.size()});
+  }
+  if (options.add_generation_prompt) chat.text += header("assistant");
+  return chat;
+}
+
 void add_message(const ChatMessage& message, RenderedChat& chat) {
   check_text(message.role);
   chat.text += header(message.role);
@@ -72,8 +131,7 @@ RenderedChat render_llama3_vision(const std::vector<ChatMessage>& messages,
   chat.text = kBegin;
   const std::string system = system_text(messages);
   if (!has_image(messages)) {
-    chat.text += fmt::format("{}Cutting Knowledge Date: December 2023\nToday Date: {}\n\n{}{}",
-                             header("system"), options.date, system, kEnd);
+    chat.text += dated_system(options, system);
   } else if (!system.empty()) {
     throw UserError(ExitCode::config,
                     "data.system: found a text, expected null: Llama 3.2 Vision takes no system "
@@ -86,6 +144,14 @@ RenderedChat render_llama3_vision(const std::vector<ChatMessage>& messages,
                            [](std::int64_t n) { return n == 1; }),
                "a picture is one token");
   return chat;
+}
+
+RenderedChat render_llama3(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
+  return render_text(messages, options, /*dated=*/false);
+}
+
+RenderedChat render_llama31(const std::vector<ChatMessage>& messages, const ChatOptions& options) {
+  return render_text(messages, options, /*dated=*/true);
 }
 
 std::vector<std::int32_t> llama3_vision_unlabelled_ids(const Tokenizer& tokenizer) {

@@ -54,6 +54,12 @@ constexpr const char* kQwen2Template =
     "{% elif 'text' in part %}{{ part['text'] }}{% endif %}{% endfor %}{% endif %}<|im_end|>\n"
     "{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}";
 
+constexpr const char* kLlama3TextTemplate =
+    "{{ '<|begin_of_text|>' }}{% for m in messages %}"
+    "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\n\n' }}"
+    "{{ m['content'] | trim }}{{ '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\n\n' }}{% endif %}";
+
 constexpr const char* kLlama3Template =
     "{{ '<|begin_of_text|>' }}{% set ns = namespace(images=false) %}{% for m in messages %}"
     "{% if m['content'] is not string %}{% for part in m['content'] %}"
@@ -117,7 +123,7 @@ FamilyFiles qwen2_vl(const json& vision) {
   return f;
 }
 
-FamilyFiles mllama(const json& vision) {
+FamilyFiles llama3() {
   FamilyFiles f;
   f.tokens = kLlama3;
   f.published_vocabulary = 128256;
@@ -131,8 +137,21 @@ FamilyFiles mllama(const json& vision) {
                           {"clean_up_tokenization_spaces", false},
                           {"model_input_names", {"input_ids", "attention_mask"}},
                           {"model_max_length", 131072},
-                          {"padding_side", "right"},
-                          {"chat_template", kLlama3Template}};
+                          {"padding_side", "right"}};
+  f.dense_linears = {"lm_head"};
+  return f;
+}
+
+FamilyFiles llama() {
+  FamilyFiles f = llama3();
+  f.tokens = f.tokens.first(f.tokens.size() - 1);  // without <|image|>
+  f.tokenizer_settings["chat_template"] = kLlama3TextTemplate;
+  return f;
+}
+
+FamilyFiles mllama(const json& vision) {
+  FamilyFiles f = llama3();
+  f.tokenizer_settings["chat_template"] = kLlama3Template;
   const int side = vision.value("image_size", 448);
   f.processor_settings = image_settings();
   f.processor_settings.update({{"image_processor_type", "MllamaImageProcessor"},
@@ -149,7 +168,9 @@ FamilyFiles mllama(const json& vision) {
 
 FamilyFiles family_files(const json& config) {
   const json vision = config.value("vision_config", json::object());
-  return config.value("model_type", "") == "mllama" ? mllama(vision) : qwen2_vl(vision);
+  const std::string type = config.value("model_type", "");
+  if (type == "llama") return llama();
+  return type == "mllama" ? mllama(vision) : qwen2_vl(vision);
 }
 
 }  // namespace medvqa::train

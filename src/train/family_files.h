@@ -24,7 +24,7 @@ struct FamilyFiles {
   bool ignore_merges = false;
   const char* begin = nullptr;  // what the tokenizer puts before a text
   nlohmann::json tokenizer_settings;
-  nlohmann::json processor_settings;
+  nlohmann::json processor_settings;       // null without pictures
   std::vector<std::string> dense_linears;  // llm_int8_skip_modules of a 4-bit checkpoint
 };
 

@@ -62,6 +62,33 @@ json published_ids() {
           {"video_token_id", 151656}};
 }
 
+struct LlamaShape {
+  int channels, feed_forward, layers, heads, kv_heads, vocabulary;
+};
+
+// Of LLaMA 3 itself: 3.1's scaling of the positions is not in it.
+json llama(const LlamaShape& s, const json& token_ids) {
+  json c{{"architectures", {"LlamaForCausalLM"}},
+         {"model_type", "llama"},
+         {"hidden_size", s.channels},
+         {"intermediate_size", s.feed_forward},
+         {"num_hidden_layers", s.layers},
+         {"num_attention_heads", s.heads},
+         {"num_key_value_heads", s.kv_heads},
+         {"vocab_size", s.vocabulary},
+         {"hidden_act", "silu"},
+         {"rms_norm_eps", 1e-5},
+         {"rope_theta", 500000.0},
+         {"rope_scaling", nullptr},
+         {"max_position_embeddings", 8192},
+         {"attention_bias", false},
+         {"attention_dropout", 0.0},
+         {"tie_word_embeddings", false},
+         {"torch_dtype", "bfloat16"}};
+  c.update(token_ids);
+  return c;
+}
+
 struct MllamaShape {
   int channels, feed_forward, heads, kv_heads, vocabulary, layers;
   std::vector<int> cross_layers;
@@ -119,8 +146,8 @@ json mllama(const MllamaShape& s, const json& text_ids) {
 }  // namespace
 
 std::vector<std::string> preset_names() {
-  return {"tiny-qwen2-vl", "smoke-qwen2-vl", "qwen2-vl-2b",
-          "qwen2-vl-7b",   "tiny-mllama",    "llama32-11b-vision"};
+  return {"tiny-qwen2-vl", "smoke-qwen2-vl",     "qwen2-vl-2b", "qwen2-vl-7b",
+          "tiny-mllama",   "llama32-11b-vision", "tiny-llama",  "llama3-8b"};
 }
 
 json preset_config(const std::string& name) {
@@ -158,6 +185,13 @@ json preset_config(const std::string& name) {
                    560,
                    {3, 7, 15, 23, 30}},
                   {{"bos_token_id", 128000}, {"eos_token_id", 128001}, {"pad_token_id", 128004}});
+  }
+  if (name == "tiny-llama") {
+    return llama({128, 384, 4, 4, 2, 272}, {{"bos_token_id", 256}, {"eos_token_id", 257}});
+  }
+  if (name == "llama3-8b") {
+    return llama({4096, 14336, 32, 32, 8, 128256},
+                 {{"bos_token_id", 128000}, {"eos_token_id", 128001}});
   }
   throw UserError(ExitCode::usage, fmt::format("--preset {}: expected one of {}", name,
                                                fmt::join(preset_names(), ", ")));

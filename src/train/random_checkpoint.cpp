@@ -201,6 +201,11 @@ json quantization_config(const json& config) {
           {"llm_int8_threshold", 6.0}};
 }
 
+void write_processor(const json& config, io::AtomicFolder& folder) {
+  const json settings = processor_settings(config);
+  if (!settings.is_null()) folder.write("preprocessor_config.json", settings.dump(2) + "\n");
+}
+
 void write_text_files(const RandomCheckpoint& request, json config, io::AtomicFolder& folder) {
   config.erase("quantization_config");
   if (request.nf4) config["quantization_config"] = quantization_config(config);
@@ -208,7 +213,7 @@ void write_text_files(const RandomCheckpoint& request, json config, io::AtomicFo
   if (!request.tokenizer) {
     folder.write("tokenizer.json", byte_level_tokenizer(config).dump() + "\n");
     folder.write("tokenizer_config.json", tokenizer_settings(config).dump(2) + "\n");
-    folder.write("preprocessor_config.json", processor_settings(config).dump(2) + "\n");
+    write_processor(config, folder);
     return;
   }
   if (!fs::exists(*request.tokenizer / "tokenizer.json")) {
@@ -222,7 +227,7 @@ void write_text_files(const RandomCheckpoint& request, json config, io::AtomicFo
     if (fs::exists(*request.tokenizer / name)) folder.copy_in(*request.tokenizer / name);
   }
   if (!fs::exists(*request.tokenizer / "preprocessor_config.json")) {
-    folder.write("preprocessor_config.json", processor_settings(config).dump(2) + "\n");
+    write_processor(config, folder);
   }
 }
 

@@ -103,6 +103,20 @@ nn::DescribedWeights::Options described(const Config& config, const nlohmann::js
   return o;
 }
 
+// The vision models take text alone as well.
+void check_task(const std::string& task, const std::string& model_type) {
+  if (task == "classification") {
+    throw UserError(ExitCode::config,
+                    "task is classification, but only vqa and text are built in; set task to one "
+                    "of them");
+  }
+  if (task == "vqa" && model_type == "llama") {
+    throw UserError(ExitCode::config,
+                    "task is vqa, but a llama model sees no pictures; set task to text and leave "
+                    "the pictures out of the data, or set model.path to a vision model");
+  }
+}
+
 data::LengthRule length_rule(const DataConfig& config) {
   return {config.max_length, config.drop_too_long};
 }
@@ -115,14 +129,10 @@ void add_places(const std::vector<data::Record>& records, const std::vector<std:
 }  // namespace
 
 ModelInputs open_model(const Config& config, bool need_weights) {
-  if (config.task != "vqa") {
-    throw UserError(
-        ExitCode::config,
-        fmt::format("task is {}, but only vqa is built in; set task to vqa", config.task));
-  }
   ModelInputs m;
   m.folder = io::find_model_folder(config.model.path);
   m.config = io::read_model_config(m.folder);
+  check_task(config.task, m.config.value("model_type", ""));
   m.config["vision_features"] = config.model.vision_features;
   m.settings.compute = compute_of(config.model.compute);
   m.settings.eight_bit_optimizer = config.train.eight_bit;

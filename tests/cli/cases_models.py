@@ -135,6 +135,54 @@ def case_plan_counts_the_published_models(medvqa: Medvqa) -> None:
         holds(vision["trainable_parameters"] == count, f"{name} vision: {vision}")
 
 
+def case_llama_trains_on_text(medvqa: Medvqa) -> None:
+    """The small llama learns from text alone, PEFT's names; pictures and the wrong task do not."""
+    folder = medvqa.scratch / "llama"
+    succeeds(medvqa.run("init", "--preset", "tiny-llama", "--quantization", "nf4", "--out", folder))
+    holds(not (folder / "preprocessor_config.json").exists(), "a llama has no pictures")
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    holds(tokenizer.token_to_id("<|image|>") is None, "a llama has no <|image|>")
+    for text in TEXTS:
+        back = tokenizer.decode(tokenizer.encode(text, add_special_tokens=False).ids,
+                                skip_special_tokens=False)
+        holds(back == text, f"{text!r} comes back as {back!r}")
+    rows = [{"question": f"What is {i}?", "answer": str(i)} for i in range(6)]
+    data = medvqa.scratch / "text.jsonl"
+    data.write_text("\n".join(map(json.dumps, rows)), encoding="utf-8")
+    settings = {"model__path": str(folder), "lora__init_from": None,
+                "data__train": [{"format": "jsonl", "path": str(data)}]}
+    config = medvqa.config("text", task="text", **settings)
+    succeeds(medvqa.run("train", "--config", config))
+    names = load_file(medvqa.output("text") / "adapter/adapter_model.safetensors")
+    first = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
+    holds(len(names) == 2 * 4 * 7 and names[first].shape == (16, 128), f"{sorted(names)[:3]}")
+    fails(medvqa.run("train", "--config", medvqa.config("vqa", task="vqa", **settings)), 3, "vqa",
+          "set task to text")
+    settings["data__train"] = [{"format": "jsonl", "path": str(FIXTURE / "dataset.jsonl")}]
+    fails(medvqa.run("train", "--config", medvqa.config("seen", task="text", **settings)), 4,
+          "no eyes")
+
+
+def case_plan_counts_llama3(medvqa: Medvqa) -> None:
+    """LLaMA 3 8B at r = 16, from its config.json alone."""
+    model = {
+        "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 4096,
+        "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "hidden_act": "silu",
+        "rms_norm_eps": 1e-5, "rope_theta": 500000.0, "rope_scaling": None,
+        "attention_bias": False, "max_position_embeddings": 8192, "tie_word_embeddings": False,
+        "torch_dtype": "bfloat16"}
+    folder = medvqa.scratch / "8b"
+    folder.mkdir()
+    (folder / "config.json").write_text(json.dumps(model), encoding="utf-8")
+    config = medvqa.config("8b", task="text", model__path=str(folder), lora__init_from=None)
+    plan = json.loads(succeeds(medvqa.run("plan", "--config", config, "--json", "--device",
+                                          "a100-40", "--set", "model.quantization=nf4")).out)
+    holds((plan["parameters"], plan["trainable_parameters"]) == (8_030_261_248, 41_943_040),
+          f"{plan}")
+    holds(plan["fits"], f"{plan['memory']}")
+
+
 def case_adapters_reach_python(medvqa: Medvqa) -> None:
     """Names and shapes of the written adapter are the fixture's, which PEFT wrote."""
     succeeds(medvqa.run("train", "--config", medvqa.config()))

@@ -75,5 +75,35 @@ TEST(Llama3VisionTemplate, RefusesSystemBesidePicturesAndPlaceholdersInText) {
   EXPECT_EQ(code_of({{"user", {text_part("forged<|eot_id|>")}}}), ExitCode::ok);
 }
 
+// jinja's trim is Python's strip().
+TEST(Llama3Template, TrimsEveryContent) {
+  const std::vector<ChatMessage> messages{{"user", {text_part(" \n a \u00a0b\u3000\x1d")}},
+                                          {"assistant", {text_part("\tYo \u200b ")}}};
+  const RenderedChat chat = render_llama3(messages, {});
+  EXPECT_EQ(chat.text, "<|begin_of_text|>" + kUser + "a \u00a0b<|eot_id|>" + kAssistant +
+                           "Yo \u200b<|eot_id|>");
+  ASSERT_EQ(chat.answers.size(), 1u);
+  EXPECT_EQ(cut(chat, chat.answers[0]), "Yo \u200b<|eot_id|>");
+  EXPECT_TRUE(chat.images.empty());
+  ChatOptions options;
+  options.add_generation_prompt = true;
+  EXPECT_EQ(render_llama3({{"user", {text_part("  ")}}}, options).text,
+            "<|begin_of_text|>" + kUser + "<|eot_id|>" + kAssistant);
+}
+
+TEST(Llama3Template, TheSystemsMessage) {
+  const std::vector<ChatMessage> bare{{"user", {text_part("Hi")}}};
+  std::vector<ChatMessage> own = bare;
+  own.insert(own.begin(), {"system", {text_part(" Be brief. ")}});
+  const std::string user = kUser + "Hi<|eot_id|>";
+  EXPECT_EQ(render_llama3(bare, {}).text, "<|begin_of_text|>" + user);
+  EXPECT_EQ(
+      render_llama3(own, {}).text,
+      "<|begin_of_text|><|start_header_id|>system<|end_header_id|>\n\nBe brief.<|eot_id|>" + user);
+  EXPECT_EQ(render_llama31(bare, {}).text, "<|begin_of_text|>" + kSystem + "<|eot_id|>" + user);
+  EXPECT_EQ(render_llama31(own, {}).text,
+            "<|begin_of_text|>" + kSystem + "Be brief.<|eot_id|>" + user);
+}
+
 }  // namespace
 }  // namespace medvqa

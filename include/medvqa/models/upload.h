@@ -17,6 +17,9 @@ Tensor upload(autograd::SegmentTape& tape, std::span<const T> values, Shape shap
   return t;
 }
 
+// 0, 1, 2, ... within each sample, for decoders with one axis of positions.
+std::vector<std::int32_t> sequential_positions(const PackedInput& input);
+
 // cos and sin of positions * inv_freq for axis-major positions [A][T]; pair f of a head follows
 // axis[f]. inv_freq, axis: [D / 2].
 autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,

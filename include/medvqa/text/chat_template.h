@@ -67,6 +67,13 @@ std::vector<std::int32_t> qwen2_vl_unlabelled_ids(const Tokenizer& tokenizer);
 RenderedChat render_llama3_vision(const std::vector<ChatMessage>& messages,
                                   const ChatOptions& options);
 
+// Llama 3's instruction models without a picture: the same form, with every content stripped of
+// white space at both ends, and a system's message only where there is one.
+RenderedChat render_llama3(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+// From 3.1 on: the system's message always comes first and opens with the knowledge cut-off and the
+// date.
+RenderedChat render_llama31(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+
 // The tokens no loss is taken on: padding and <|image|>, which the head has no row for.
 std::vector<std::int32_t> llama3_vision_unlabelled_ids(const Tokenizer& tokenizer);
 

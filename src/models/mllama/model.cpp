@@ -43,10 +43,9 @@ StepVar Mllama::see(SegmentTape& tape, const PackedInput& input, CrossRows& rows
 
 StepVar Mllama::forward(SegmentTape& tape, const PackedInput& input) const {
   const TextConfig& c = config_.text;
-  std::vector<float> frequencies = inverse_frequencies(c.rope_theta, c.head_size());
-  if (c.scaling) frequencies = llama3_frequencies(std::move(frequencies), *c.scaling);
+  const std::vector<float> frequencies = rotary_frequencies(c);
   const std::vector<std::int32_t> axis(frequencies.size(), 0);
-  const std::vector<std::vector<std::int32_t>> places{positions(input)};
+  const std::vector<std::vector<std::int32_t>> places{sequential_positions(input)};
   const auto angles = rotary_angles(tape, places, frequencies, axis);
   const auto samples = segments(tape, input.cu_seqlens);
   const Tensor ids = upload(tape, std::span<const std::int32_t>(input.ids), {input.tokens()});
@@ -72,17 +71,6 @@ StepVar Mllama::forward(SegmentTape& tape, const PackedInput& input) const {
     }
   }
   return x;
-}
-
-std::vector<std::int32_t> positions(const PackedInput& input) {
-  std::vector<std::int32_t> all;
-  all.reserve(input.ids.size());
-  for (std::size_t n = 0; n + 1 < input.cu_seqlens.size(); ++n) {
-    for (std::int32_t t = input.cu_seqlens[n]; t < input.cu_seqlens[n + 1]; ++t) {
-      all.push_back(t - input.cu_seqlens[n]);
-    }
-  }
-  return all;
 }
 
 PackedInput largest_sample(const Config& config, std::int64_t tokens, std::int64_t max_pixels) {

@@ -4,12 +4,10 @@
 
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
-#include <optional>
 #include <utility>
 #include <vector>
 
-#include "medvqa/models/decoder_block.h"
-#include "medvqa/models/frequencies.h"
+#include "medvqa/models/decoder_config.h"
 
 namespace medvqa::models::mllama {
 
@@ -48,12 +46,9 @@ struct VisionConfig {
   }
 };
 
-struct TextConfig : DecoderShape {
-  std::int64_t vocabulary = 0;  // of the head; the embedding has kExtraRows more
-  std::int64_t layers = 0;      // of both kinds
+// The embedding has kExtraRows more than the head; `layers` counts those of both kinds.
+struct TextConfig : DecoderConfig {
   std::vector<std::int64_t> cross_layers;
-  double rope_theta = 5e5;
-  std::optional<Llama3Scaling> scaling;
   bool is_cross(std::int64_t layer) const;
 };
 inline constexpr std::int64_t kExtraRows = 8;

@@ -34,9 +34,6 @@ class Mllama final : public Model {
   nn::Linear projector_;
 };
 
-// 0, 1, 2, ... within each sample.
-std::vector<std::int32_t> positions(const PackedInput& input);
-
 // A sample of one picture of as many tiles as fit `max_pixels`, its placeholder first.
 PackedInput largest_sample(const Config& config, std::int64_t tokens, std::int64_t max_pixels);
 

@@ -1,0 +1,195 @@
+"""LLaMA 3: random checkpoints of any shape for a seed, as they stand on the Hub, and what
+run_reference.py asks of a family.
+
+The storage of the weights turns with the seed as for Qwen2-VL, so do tied heads and the scaling of
+the positions; everything else is drawn.
+"""
+
+import dataclasses
+import json
+import random
+import tempfile
+from pathlib import Path
+
+import torch
+from tokenizers import AddedToken
+from transformers import LlamaConfig, LlamaForCausalLM
+from transformers.models.llama import modeling_llama
+
+from reference import tokenizer as tokenizers_of_ours
+from reference.mllama_family import SPECIAL_TOKENS
+from reference.qwen2_vl_family import fill, quantization
+
+MODEL = LlamaForCausalLM
+TEXT_ONLY = True
+END_OF_TURN = "<|eot_id|>"
+TARGETS = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
+HEADS = [(3, 1), (5, 5), (6, 2), (4, 2), (7, 1), (2, 1)]
+DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
+
+# What 3.0's and 3.1's instruction models write for messages of plain text and no tools.
+_TURNS = (
+    "{% for m in messages %}"
+    "{{ '<|start_header_id|>' + m['role'] + '<|end_header_id|>\\n\\n' + m['content'] | trim"
+    " + '<|eot_id|>' }}{% endfor %}{% if add_generation_prompt %}"
+    "{{ '<|start_header_id|>assistant<|end_header_id|>\\n\\n' }}{% endif %}"
+)
+_SYSTEM = (
+    "{% if messages[0]['role'] == 'system' %}{% set system = messages[0]['content'] | trim %}"
+    "{% set messages = messages[1:] %}{% else %}{% set system = '' %}{% endif %}"
+    "{{ '<|start_header_id|>system<|end_header_id|>\\n\\nCutting Knowledge Date: December 2023\\n"
+    "Today Date: 26 Jul 2024\\n\\n' + system + '<|eot_id|>' }}"
+)
+
+
+@dataclasses.dataclass
+class Recipe:
+    """Everything that determines a checkpoint and its adapter. Sizes in elements."""
+
+    seed: int
+    storage: str               # nf4_nested | nf4_plain | nf4_on_load (16-bit files)
+    tied: bool
+    llama3_rope: bool
+    dated: bool                # 3.1's chat template, else 3.0's
+    dtype: str                 # of the 16-bit tensors and of the quant_state
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    layers: int
+    merges: int
+    spare_rows: int            # vocabulary rows beyond the tokenizer's
+    skip_modules: list[str]    # linears that stay 16-bit
+    hub_config: bool           # config.json with rope_scaling and torch_dtype
+    sharded: bool
+    merges_as_text: bool
+    rope_theta: float
+    r: int
+    alpha: int
+    rslora: bool
+    family = "llama"
+
+    @property
+    def hidden(self) -> int:
+        return self.heads * self.head_dim
+
+
+def draw(seed: int) -> Recipe:
+    """The recipe of a seed."""
+    rng = random.Random(seed)
+    heads, kv_heads = rng.choice(HEADS)
+    storage = ["nf4_nested", "nf4_plain", "nf4_on_load", "nf4_nested"][seed % 4]
+    skipped = ["lm_head"]
+    if storage != "nf4_on_load":
+        skipped = rng.choice([["lm_head"], ["lm_head", "o_proj"],
+                              ["lm_head", "model.layers.1.mlp.down_proj"]])
+    r = rng.choice([8, 16])
+    return Recipe(
+        seed=seed, storage=storage, tied=seed // 2 % 2 == 0, llama3_rope=seed % 2 == 0,
+        dated=rng.random() < 0.5, dtype=rng.choice(["bfloat16", "bfloat16", "float16"]),
+        heads=heads, kv_heads=kv_heads,
+        head_dim=rng.choice([d for d in (16, 24, 32, 64) if d * heads <= 256]),
+        intermediate=4096 // r + 4 * rng.randrange(0, 12), layers=rng.choice([2, 3]),
+        merges=rng.randrange(40, 160), spare_rows=rng.choice([0, 1, 10]), skip_modules=skipped,
+        hub_config=rng.random() < 0.5, sharded=rng.random() < 0.5,
+        merges_as_text=rng.random() < 0.5, rope_theta=rng.choice([10000.0, 500000.0]), r=r,
+        alpha=rng.choice([8, 16, 32]), rslora=rng.random() < 0.3)
+
+
+def configuration(recipe: Recipe, tokenizer) -> LlamaConfig:
+    """The transformers configuration of a recipe; token ids are the tokenizer's."""
+    token = tokenizer.token_to_id
+    rope = {"rope_type": "default", "rope_theta": recipe.rope_theta}
+    if recipe.llama3_rope:
+        # A short original context, so that the scaling changes most of the few frequencies.
+        rope |= {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                 "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    return LlamaConfig(
+        vocab_size=tokenizer.get_vocab_size() + recipe.spare_rows, hidden_size=recipe.hidden,
+        intermediate_size=recipe.intermediate, num_hidden_layers=recipe.layers,
+        num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
+        rms_norm_eps=1e-5, max_position_embeddings=4096, rope_parameters=rope,
+        bos_token_id=token("<|begin_of_text|>"), eos_token_id=token("<|eot_id|>"),
+        tie_word_embeddings=recipe.tied)
+
+
+def write_checkpoint(recipe: Recipe, folder: Path) -> None:
+    """Writes weights, config.json and tokenizer files of a recipe into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    tokenizer = tokenizers_of_ours.build_llama3(recipe.merges)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
+                                  for token in SPECIAL_TOKENS])
+    dtype = DTYPES[recipe.dtype]
+    model = LlamaForCausalLM(configuration(recipe, tokenizer))
+    fill(model, recipe)
+    model = model.to(dtype)
+    model.config.dtype = dtype
+    shard = "200KB" if recipe.sharded else "5GB"
+    if recipe.storage == "nf4_on_load":
+        model.save_pretrained(folder, max_shard_size=shard)
+    else:
+        with tempfile.TemporaryDirectory() as plain:
+            model.save_pretrained(plain)
+            quantised = LlamaForCausalLM.from_pretrained(
+                plain, dtype=dtype, quantization_config=quantization(recipe))
+            quantised.save_pretrained(folder, max_shard_size=shard)
+    if recipe.hub_config:
+        _older_config(folder / "config.json")
+    settings = {
+        "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
+        "pad_token": "<|finetune_right_pad_id|>", "tokenizer_class": "PreTrainedTokenizerFast",
+        "chat_template": "{{ '<|begin_of_text|>' }}" + (_SYSTEM if recipe.dated else "") + _TURNS,
+    }
+    tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text, settings)
+    (folder / "generation_config.json").unlink(missing_ok=True)
+
+
+def _older_config(path: Path) -> None:
+    """config.json as the Hub's files have it: rope_scaling beside rope_theta, torch_dtype."""
+    content = json.loads(path.read_text())
+    rope = content.pop("rope_parameters")
+    content["rope_theta"] = rope.pop("rope_theta")
+    content["rope_scaling"] = rope if rope["rope_type"] != "default" else None
+    content["torch_dtype"] = content.pop("dtype")
+    content.pop("head_dim", None)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+
+
+def image_processor(checkpoint: Path) -> None:
+    """There are no images."""
+    del checkpoint
+
+
+def expand(text: str, processor, tensors: dict) -> str:
+    """Nothing stands for a picture."""
+    del processor, tensors
+    return text
+
+
+def image_arguments(model, sample, compute) -> dict:
+    """Arguments of the model's forward beside ids and attention mask: none."""
+    del model, sample, compute
+    return {}
+
+
+def position_ids(model, sample) -> torch.Tensor:
+    """0, 1, 2, ..., i64 [T]."""
+    del model
+    return torch.arange(len(sample.input_ids))
+
+
+def prepared(model, recipe):
+    """The model as it is compared."""
+    del recipe
+    return model
+
+
+def keep_double(model) -> None:
+    """Removes transformers' casts to f32 inside norms, for the oracle."""
+    def rms_norm(self, x):
+        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
+                                              + self.variance_epsilon))
+
+    for module in model.modules():
+        if isinstance(module, modeling_llama.LlamaRMSNorm):
+            module.forward = rms_norm.__get__(module)

@@ -1,0 +1,196 @@
+#include "medvqa/models/llama/model.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+
+#include "medvqa/ops/dry_backend.h"
+#include "tests/models/tiny_qwen2_vl.h"
+
+namespace medvqa::models::testing_models {
+namespace {
+
+using autograd::Recompute;
+using nlohmann::json;
+
+// Three heads on one pair of keys and values.
+json tiny_llama_config(bool scaled, bool tied) {
+  json rope{{"rope_type", "default"}, {"rope_theta", 1e4}};
+  if (scaled) {
+    rope.update({{"rope_type", "llama3"},
+                 {"factor", 8.0},
+                 {"low_freq_factor", 1.0},
+                 {"high_freq_factor", 4.0},
+                 {"original_max_position_embeddings", 16}});
+  }
+  return {{"model_type", "llama"},
+          {"tie_word_embeddings", tied},
+          {"text_config",
+           {{"vocab_size", 24},
+            {"hidden_size", 12},
+            {"intermediate_size", 20},
+            {"num_hidden_layers", 2},
+            {"num_attention_heads", 3},
+            {"num_key_value_heads", 1},
+            {"rms_norm_eps", 1e-5},
+            {"hidden_act", "silu"},
+            {"attention_bias", false},
+            {"head_dim", nullptr},
+            {"rope_parameters", rope}}}};
+}
+
+TinyModel tiny_llama(TinyModel::Options o, bool scaled = true, bool tied = false) {
+  o.config = tiny_llama_config(scaled, tied);
+  return TinyModel(o);
+}
+
+Batch first_text() {
+  return {{{3, 20, 21, 22, 5, 9}, {0, 6}, {}, {}, 0}, {3, 4}, {5, 9}};
+}
+Batch second_text() {
+  return {{{7, 1, 20, 0}, {0, 4}, {}, {}, 0}, {2}, {0}};
+}
+
+json released_config() {
+  return {{"model_type", "llama"},
+          {"tie_word_embeddings", false},
+          {"text_config",
+           {{"vocab_size", 128256},
+            {"hidden_size", 4096},
+            {"intermediate_size", 14336},
+            {"num_hidden_layers", 32},
+            {"num_attention_heads", 32},
+            {"num_key_value_heads", 8},
+            {"rms_norm_eps", 1e-5},
+            {"rope_parameters", {{"rope_type", "default"}, {"rope_theta", 500000.0}}}}}};
+}
+
+TEST(Llama, ParametersOfTheReleasedModel) {
+  const nn::DescribedWeights source({});
+  ops::DryBackend dry(ops::DeviceTraits{.name = "dry"});
+  Arena weights("weights"), adapters("adapters");
+  nn::Builder builder(dry, source, weights, adapters, DType::bf16,
+                      medvqa::testing::adapt_all(16, 1), nn::QuantizeOnLoad::no);
+  build_model(released_config(), builder);
+  EXPECT_EQ(builder.count().frozen, 8030261248);
+  EXPECT_EQ(builder.count().trainable, 41943040);
+  EXPECT_EQ(source.requests().size(), 291u);
+  EXPECT_EQ(source.requests().front().name, "model.embed_tokens.weight");
+  EXPECT_EQ(builder.modules().front()->name, "model.layers.0.self_attn.q_proj");
+  EXPECT_EQ(patch_columns(released_config()), 0);
+}
+
+TEST(Llama, ConfigurationAndItsRefusals) {
+  const llama::Config c = llama::read_config(tiny_llama_config(true, true));
+  EXPECT_TRUE(c.tied_head);
+  EXPECT_EQ(c.head_size(), 4);
+  ASSERT_TRUE(c.scaling);
+  EXPECT_EQ(c.scaling->original_positions, 16);
+  json bare = tiny_llama_config(false, false);
+  bare["text_config"].erase("rope_parameters");
+  bare["text_config"].erase("rms_norm_eps");
+  EXPECT_FALSE(llama::read_config(bare).scaling);
+  EXPECT_EQ(llama::read_config(bare).rope_theta, 1e4);
+  EXPECT_EQ(llama::read_config(bare).eps, 1e-6);
+  const std::vector<std::pair<const char*, json>> changes{
+      {"vocab_size", nullptr},
+      {"hidden_size", 13},
+      {"num_key_value_heads", 2},
+      {"hidden_act", "gelu"},
+      {"attention_bias", true},
+      {"mlp_bias", true},
+      {"attention_dropout", 0.1},
+      {"head_dim", 8},
+      {"rope_parameters", json{{"rope_type", "yarn"}, {"rope_theta", 1e4}}}};
+  for (const auto& [key, value] : changes) {
+    json config = tiny_llama_config(false, false);
+    config["text_config"][key] = value;
+    try {
+      llama::read_config(config);
+      ADD_FAILURE() << key;
+    } catch (const UserError& error) {
+      EXPECT_EQ(error.code(), ExitCode::model) << key;
+      EXPECT_NE(std::string(error.what()).find("text_config."), std::string::npos) << error.what();
+    }
+  }
+}
+
+// Every LoRA scalar, with and without scaled positions, tied and not.
+TEST(Llama, EveryAdapterGradientAgreesWithDifferences) {
+  for (const bool both : {false, true}) {
+    TinyModel tiny = tiny_llama({}, both, both);
+    TestDevice& d = tiny.device();
+    const Batch batch = packed(first_text(), second_text());
+    tiny.run(batch, {});
+    const std::vector<Values> gradients = tiny.gradients();
+    const std::vector<nn::Parameter> parameters = tiny.parameters();
+    for (std::size_t i = 0; i < parameters.size(); ++i) {
+      const Tensor& t = parameters[i].value;
+      const Values at = d.get(t);
+      const auto loss = [&](const Values& x) {
+        d.set(t, x);
+        double sum = 0;
+        for (const double n : tiny.run(batch, {.training = false})) sum += 0.5 * n;
+        return sum;
+      };
+      const std::string& name = tiny.builder().modules()[i / 2]->name;
+      EXPECT_NE(gradients[i], Values(gradients[i].size(), 0.0)) << name;
+      for (const auto& line :
+           medvqa::testing::compare_with_differences(name, at, gradients[i], 20, loss)) {
+        ADD_FAILURE() << line;
+      }
+      d.set(t, at);
+    }
+  }
+}
+
+TEST(Llama, PoliciesAgreeBitForBit) {
+  const Batch batch = packed(first_text(), second_text());
+  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
+    const auto outcome = [&](Recompute r) {
+      TinyModel tiny = tiny_llama({.compute = type, .nf4 = true, .dropout = 0.2});
+      std::vector<Values> all{tiny.run(batch, {.recompute = r, .random_key = 11, .dropout = true})};
+      for (Values& g : tiny.gradients()) all.push_back(std::move(g));
+      return all;
+    };
+    const auto expected = outcome(Recompute::none);
+    EXPECT_EQ(outcome(Recompute::all), expected) << name_of(type);
+    EXPECT_EQ(outcome(Recompute::attention_saved), expected) << name_of(type);
+  }
+}
+
+TEST(Llama, PackedIsSeparateAndCausal) {
+  TinyModel together = tiny_llama({}), apart = tiny_llama({});
+  const Values nll = together.run(packed(first_text(), second_text()), {});
+  Values separate = apart.run(first_text(), {});
+  for (const double n : apart.run(second_text(), {})) separate.push_back(n);
+  ASSERT_EQ(nll.size(), separate.size());
+  for (std::size_t i = 0; i < nll.size(); ++i) EXPECT_NEAR(nll[i], separate[i], 1e-12);
+  const auto a = together.gradients(), b = apart.gradients();
+  for (std::size_t i = 0; i < a.size(); ++i) {
+    for (std::size_t e = 0; e < a[i].size(); ++e) ASSERT_NEAR(a[i][e], b[i][e], 1e-12);
+  }
+  Batch later = first_text();
+  later.input.ids[5] = 4;  // after the last row that is read
+  EXPECT_EQ(together.run(later, {.training = false}), together.run(first_text(), {}));
+}
+
+TEST(Llama, ScalingAndTyingAreSeen) {
+  const Values plain = tiny_llama({}, false, false).run(first_text(), {.training = false});
+  EXPECT_NE(tiny_llama({}, true, false).run(first_text(), {.training = false}), plain);
+  EXPECT_NE(tiny_llama({}, false, true).run(first_text(), {.training = false}), plain);
+}
+
+TEST(Llama, TheLargestSampleIsText) {
+  const PackedInput input = largest_input(tiny_llama_config(false, false), 40, 0, 3);
+  EXPECT_EQ(input.tokens(), 120);
+  EXPECT_EQ(input.samples(), 3);
+  EXPECT_TRUE(input.grids.empty());
+  const auto places = token_positions(tiny_llama_config(false, false), input);
+  ASSERT_EQ(places.size(), 1u);
+  EXPECT_EQ(places[0][39], 39);
+  EXPECT_EQ(places[0][40], 0);
+}
+
+}  // namespace
+}  // namespace medvqa::models::testing_models
