@@ -50,7 +50,8 @@ TEST(MllamaPatches, EqualTheReference) {
   MllamaImageConfig config;
   config.tile_size = 16;
   config.patch_size = 4;
-  for (const auto& made : image_recipe()["tiles"]) {
+  const nlohmann::json recipe = image_recipe();  // a temporary would not outlive its element
+  for (const auto& made : recipe["tiles"]) {
     Image image;
     image.width = made["width"];
     image.height = made["height"];
