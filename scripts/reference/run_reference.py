@@ -69,9 +69,12 @@ class Encoder:
     def __init__(self, checkpoint: Path):
         kind = json.loads((checkpoint / "config.json").read_text())["model_type"]
         self.family = FAMILIES[kind]
-        template = json.loads((checkpoint / "chat_template.json").read_text())["chat_template"]
+        # The Hub has a file of its own, `medvqa init` a key of the settings.
+        files = [checkpoint / name for name in ("chat_template.json", "tokenizer_config.json")]
+        settings = json.loads(next(file for file in files if file.exists()).read_text())
         self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_file=str(checkpoint / "tokenizer.json"), chat_template=template)
+            tokenizer_file=str(checkpoint / "tokenizer.json"),
+            chat_template=settings["chat_template"])
         self.processor = self.family.image_processor(checkpoint)
 
     def encode(self, row: dict, images: Path) -> Sample:
