@@ -9,10 +9,6 @@ namespace medvqa::autograd {
 
 namespace {
 
-DType accumulator_of(DType t) {
-  return t == DType::f64 ? DType::f64 : DType::f32;
-}
-
 Tensor heads_of(const Tensor& packed_TC, const HeadBlock& block, RowRange rows,
                 std::int64_t head_size) {
   return packed_TC.columns(block.begin, block.begin + block.heads * head_size)

@@ -4,14 +4,6 @@
 
 namespace medvqa::autograd {
 
-namespace {
-
-DType accumulator_of(DType t) {
-  return t == DType::f64 ? DType::f64 : DType::f32;
-}
-
-}  // namespace
-
 Var rms_norm(Tape& t, const Var& x, const Tensor& weight, double eps) {
   const Tensor y = t.allocate(x.value.shape, x.value.dtype);
   const Tensor inv_rms = t.allocate({x.value.dim(0)}, accumulator_of(x.value.dtype));

@@ -162,7 +162,7 @@ std::shared_ptr<LoraModule> Builder::lora(const std::string& name, LinearKind ki
   m->scaling = lora_.scaling;
   m->dropout = lora_.dropout;
   m->stream = modules_.size();
-  const DType type = compute_ == DType::f64 ? DType::f64 : DType::f32;
+  const DType type = accumulator_of(compute_);
   for (Parameter* p : {&m->a, &m->b}) {
     const Shape shape = p == &m->a ? Shape{m->r, in} : Shape{out, m->r};
     p->value = adapters_.allocate(shape, type);

@@ -8,10 +8,6 @@ namespace medvqa::ops {
 
 namespace {
 
-DType accumulator_of(DType t) {
-  return t == DType::f64 ? DType::f64 : DType::f32;
-}
-
 void check_shape(const char* op, const char* name, const Tensor& t, Shape expected) {
   MEDVQA_CHECK(t.shape == expected,
                fmt::format("{}: {} is {}, expected {}", op, name, t.shape.str(), expected.str()));

@@ -8,9 +8,6 @@ namespace {
 std::size_t aligned(std::size_t bytes) {
   return (bytes + kArenaAlignment - 1) / kArenaAlignment * kArenaAlignment;
 }
-std::size_t accumulator_size(DType t) {
-  return t == DType::f64 ? 8 : 4;
-}
 std::size_t count(std::int64_t n) {
   return static_cast<std::size_t>(n);
 }
@@ -21,7 +18,7 @@ struct HeadBytes {
 };
 
 HeadBytes head_bytes(const Attention& p) {
-  const std::size_t sum = accumulator_size(p.q_THD.dtype);
+  const std::size_t sum = size_of(accumulator_of(p.q_THD.dtype));
   // f16 is multiplied as f32; scores are operands themselves where they have that type.
   const std::size_t operand = p.q_THD.dtype == DType::bf16 ? 2 : sum;
   const std::int64_t keys = padded(p.max_k);
@@ -66,7 +63,7 @@ std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& trait
   const std::int64_t rows = std::min(p.chunk_rows, p.x_RC.dim(0));
   const std::int64_t vocabulary = p.weight_VC.dim(0);
   const DType type = p.x_RC.dtype;
-  const DType sum_type = type == DType::f64 ? DType::f64 : DType::f32;
+  const DType sum_type = accumulator_of(type);
   const Tensor logits(nullptr, sum_type, {rows, vocabulary});
   const Tensor dlogits(nullptr, type, {rows, vocabulary});
   const Tensor dx(nullptr, type, {rows, p.x_RC.dim(1)});

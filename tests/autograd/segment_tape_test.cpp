@@ -45,7 +45,7 @@ struct Model {
 // With an arena that only measures the tensors have no memory, which is all a dry run needs.
 Model make_model(Arena& arena, DType type) {
   Model m;
-  const DType sums = type == DType::f64 ? DType::f64 : DType::f32;
+  const DType sums = accumulator_of(type);
   m.x = arena.allocate({kTokens, kWide}, type);
   m.norm_wide = arena.allocate({kWide}, type);
   m.norm_narrow = arena.allocate({kNarrow}, type);

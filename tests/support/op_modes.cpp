@@ -66,7 +66,7 @@ double smallest_subnormal(DType t) {
 
 double tolerance(const Expected& e, std::size_t i, double value, DType type, DType compute) {
   constexpr double kElementary = 16;  // roundings of exp, division, scaling beside the sum
-  const DType sums = compute == DType::f64 ? DType::f64 : DType::f32;
+  const DType sums = accumulator_of(compute);
   const double rounded_terms =
       e.rounded_magnitude.empty() ? e.magnitude[i] : e.rounded_magnitude[i];
   const double reduction = std::min(e.length, 6 * std::sqrt(e.length));

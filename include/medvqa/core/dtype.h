@@ -132,6 +132,10 @@ constexpr DType dtype_of() {
 template <class T>
 using Accumulator = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+constexpr DType accumulator_of(DType t) {
+  return t == DType::f64 ? DType::f64 : DType::f32;
+}
+
 // Unit roundoff: half the distance from 1 to the next number.
 constexpr double roundoff(DType t) {
   switch (t) {
