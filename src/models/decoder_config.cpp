@@ -24,7 +24,7 @@ void read_rope(const ConfigReader& r, DecoderConfig& c) {
 
 }  // namespace
 
-void read_decoder(const ConfigReader& r, DecoderConfig& c) {
+void read_decoder_shape(const ConfigReader& r, DecoderConfig& c) {
   c.vocabulary = r.integer("vocab_size");
   c.channels = r.integer("hidden_size");
   c.feed_forward = r.integer("intermediate_size");
@@ -42,6 +42,10 @@ void read_decoder(const ConfigReader& r, DecoderConfig& c) {
   if (r.text("hidden_act", "silu") != "silu") {
     r.refuse("hidden_act", r.text("hidden_act", ""), "silu");
   }
+}
+
+void read_decoder(const ConfigReader& r, DecoderConfig& c) {
+  read_decoder_shape(r, c);
   read_rope(r, c);
 }
 

@@ -1,4 +1,4 @@
-// The keys of a config.json that Llama and mllama's language model share. Touvron et al. 2023.
+// The keys of a config.json that the language models share. Touvron et al. 2023.
 #pragma once
 
 #include <optional>
@@ -19,6 +19,7 @@ struct DecoderConfig : DecoderShape {
 
 // What the keys say; eps and rope_theta stay as they are where theirs are missing.
 // UserError(ExitCode::model) names the key, what was found and what was expected.
+void read_decoder_shape(const ConfigReader& r, DecoderConfig& config);  // all but the rotary keys
 void read_decoder(const ConfigReader& r, DecoderConfig& config);
 
 // Of the rotary pairs, [head_size / 2].

@@ -32,24 +32,9 @@ VisionConfig read_vision(const ConfigReader& r) {
 
 TextConfig read_text(const ConfigReader& r) {
   TextConfig c;
-  c.vocabulary = r.integer("vocab_size");
-  c.channels = r.integer("hidden_size");
-  c.feed_forward = r.integer("intermediate_size");
-  c.layers = r.integer("num_hidden_layers");
-  c.heads = r.integer("num_attention_heads");
-  c.kv_heads = r.integer("num_key_value_heads", c.heads);
-  c.eps = r.number("rms_norm_eps", 1e-12, 1, 1e-6);
+  c.rope_theta = 1e6;
   c.qkv_bias = true;
-  if (c.channels % c.heads != 0 || c.head_size() % 2 != 0) {
-    r.refuse("num_attention_heads", std::to_string(c.heads),
-             "a divisor of hidden_size with an even head size");
-  }
-  if (c.heads % c.kv_heads != 0) {
-    r.refuse("num_key_value_heads", std::to_string(c.kv_heads), "a divisor of the heads");
-  }
-  if (r.text("hidden_act", "silu") != "silu") {
-    r.refuse("hidden_act", r.text("hidden_act", ""), "silu");
-  }
+  read_decoder_shape(r, c);
   if (r.boolean("use_sliding_window", false)) {
     r.refuse("use_sliding_window", "true", "false (sliding windows are not built)");
   }

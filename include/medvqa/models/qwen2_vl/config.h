@@ -5,7 +5,7 @@
 #include <cstdint>
 #include <nlohmann/json_fwd.hpp>
 
-#include "medvqa/models/decoder_block.h"
+#include "medvqa/models/decoder_config.h"
 
 namespace medvqa::models::qwen2_vl {
 
@@ -24,10 +24,7 @@ struct VisionConfig {
   }
 };
 
-struct TextConfig : DecoderShape {
-  std::int64_t vocabulary = 0;
-  std::int64_t layers = 0;
-  double rope_theta = 1e6;
+struct TextConfig : DecoderConfig {
   std::array<std::int64_t, 3> mrope_section{16, 24, 24};
 };
 
