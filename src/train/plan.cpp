@@ -271,7 +271,9 @@ std::vector<std::string> changes_that_fit(const Config& config, const std::strin
                     config.train.gradient_accumulation * config.train.batch_size / b),
         [b](Config& c) { c.train.batch_size = b; });
   }
-  if (make_plan(config, device).compute == DType::f32) {
+  const std::string& compute = config.model.compute;
+  if (compute == "f32" ||
+      (compute == "auto" && find_device(device, config).compute == DType::f32)) {
     add("model.compute=\"bf16\"", [](Config& c) { c.model.compute = "bf16"; });
   }
   if (config.model.quantization != "nf4") {
