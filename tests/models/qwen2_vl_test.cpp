@@ -14,34 +14,7 @@ using autograd::Recompute;
 // Every LoRA scalar of the model.
 TEST(Qwen2Vl, EveryAdapterGradientAgreesWithDifferences) {
   TinyModel tiny({});
-  TestDevice& d = tiny.device();
-  const Batch batch = packed(first_sample(), second_sample());
-  tiny.run(batch, {});
-  const std::vector<Values> gradients = tiny.gradients();
-  const std::vector<nn::Parameter> parameters = tiny.parameters();
-  std::size_t scalars = 0;
-  for (std::size_t i = 0; i < parameters.size(); ++i) {
-    const Tensor& t = parameters[i].value;
-    const Values at = d.get(t);
-    const auto loss = [&](const Values& x) {
-      d.set(t, x);
-      double sum = 0;
-      for (const double n : tiny.run(batch, {.training = false})) sum += 0.5 * n;
-      return sum;
-    };
-    const std::string& name = tiny.builder().modules()[i / 2]->name;
-    double largest = 0;
-    for (const double g : gradients[i]) largest = std::max(largest, std::fabs(g));
-    EXPECT_GT(largest, 1e-6) << name;
-    // The loss bends more than a single operation: room for the step's fifth derivative.
-    for (const auto& line :
-         medvqa::testing::compare_with_differences(name, at, gradients[i], 20, loss)) {
-      ADD_FAILURE() << line;
-    }
-    d.set(t, at);
-    scalars += at.size();
-  }
-  EXPECT_EQ(scalars, static_cast<std::size_t>(tiny.builder().count().trainable));
+  expect_gradients_agree(tiny, packed(first_sample(), second_sample()), 1e-6);
 }
 
 TEST(Qwen2Vl, PoliciesAgreeBitForBit) {

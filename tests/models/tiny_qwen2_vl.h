@@ -2,6 +2,10 @@
 // training pass over them as train/step.cpp runs it.
 #pragma once
 
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <vector>
@@ -92,7 +96,7 @@ inline Tensor run_pass(ops::Backend& backend, autograd::SegmentTape::Memory memo
   autograd::SegmentTape tape(backend, memory, options);
   const auto count = static_cast<std::int64_t>(batch.rows.size());
   const DType compute = model.head_weight().dtype;
-  const DType sums = compute == DType::f64 ? DType::f64 : DType::f32;
+  const DType sums = accumulator_of(compute);
   const Tensor rows = upload(tape, std::span<const std::int32_t>(batch.rows), {count});
   const Tensor labels = upload(tape, std::span<const std::int32_t>(batch.labels), {count});
   const Tensor nll = results.allocate({count}, sums);
@@ -163,5 +167,37 @@ class TinyModel {
   nn::Builder builder_;
   std::unique_ptr<Model> model_;
 };
+
+// Every adapter scalar's gradient against differences of the loss. A module's largest must exceed
+// `least`: a gradient of zeros would agree with a loss that does not depend on it.
+inline void expect_gradients_agree(TinyModel& tiny, const Batch& batch, double least) {
+  TestDevice& d = tiny.device();
+  tiny.run(batch, {});
+  const std::vector<Values> gradients = tiny.gradients();
+  const std::vector<nn::Parameter> parameters = tiny.parameters();
+  std::size_t scalars = 0;
+  for (std::size_t i = 0; i < parameters.size(); ++i) {
+    const Tensor& t = parameters[i].value;
+    const Values at = d.get(t);
+    const auto loss = [&](const Values& x) {
+      d.set(t, x);
+      double sum = 0;
+      for (const double n : tiny.run(batch, {.training = false})) sum += 0.5 * n;
+      return sum;
+    };
+    const std::string& name = tiny.builder().modules()[i / 2]->name;
+    double largest = 0;
+    for (const double g : gradients[i]) largest = std::max(largest, std::fabs(g));
+    EXPECT_GT(largest, least) << name;
+    // The loss bends more than a single operation: room for the step's fifth derivative.
+    for (const auto& line :
+         medvqa::testing::compare_with_differences(name, at, gradients[i], 20, loss)) {
+      ADD_FAILURE() << line;
+    }
+    d.set(t, at);
+    scalars += at.size();
+  }
+  EXPECT_EQ(scalars, static_cast<std::size_t>(tiny.builder().count().trainable));
+}
 
 }  // namespace medvqa::models::testing_models
