@@ -6,9 +6,7 @@ the positions; everything else is drawn.
 """
 
 import dataclasses
-import json
 import random
-import tempfile
 from pathlib import Path
 
 import torch
@@ -16,16 +14,15 @@ from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
+from reference import checkpoints
 from reference import tokenizer as tokenizers_of_ours
 from reference.mllama_family import SPECIAL_TOKENS
-from reference.qwen2_vl_family import fill, quantization
 
 MODEL = LlamaForCausalLM
 TEXT_ONLY = True
 END_OF_TURN = "<|eot_id|>"
 TARGETS = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 HEADS = [(3, 1), (5, 5), (6, 2), (4, 2), (7, 1), (2, 1)]
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 # What 3.0's and 3.1's instruction models write for messages of plain text and no tools.
 _TURNS = (
@@ -78,7 +75,7 @@ def draw(seed: int) -> Recipe:
     """The recipe of a seed."""
     rng = random.Random(seed)
     heads, kv_heads = rng.choice(HEADS)
-    storage = ["nf4_nested", "nf4_plain", "nf4_on_load", "nf4_nested"][seed % 4]
+    storage = checkpoints.storage(seed)
     skipped = ["lm_head"]
     if storage != "nf4_on_load":
         skipped = rng.choice([["lm_head"], ["lm_head", "o_proj"],
@@ -119,40 +116,17 @@ def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     tokenizer = tokenizers_of_ours.build_llama3(recipe.merges)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
                                   for token in SPECIAL_TOKENS])
-    dtype = DTYPES[recipe.dtype]
     model = LlamaForCausalLM(configuration(recipe, tokenizer))
-    fill(model, recipe)
-    model = model.to(dtype)
-    model.config.dtype = dtype
-    shard = "200KB" if recipe.sharded else "5GB"
-    if recipe.storage == "nf4_on_load":
-        model.save_pretrained(folder, max_shard_size=shard)
-    else:
-        with tempfile.TemporaryDirectory() as plain:
-            model.save_pretrained(plain)
-            quantised = LlamaForCausalLM.from_pretrained(
-                plain, dtype=dtype, quantization_config=quantization(recipe))
-            quantised.save_pretrained(folder, max_shard_size=shard)
+    checkpoints.fill(model, recipe.seed)
+    checkpoints.save(model, recipe, folder)
     if recipe.hub_config:
-        _older_config(folder / "config.json")
+        checkpoints.llama_config_of_the_hub(folder / "config.json")
     settings = {
         "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
         "pad_token": "<|finetune_right_pad_id|>", "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": "{{ '<|begin_of_text|>' }}" + (_SYSTEM if recipe.dated else "") + _TURNS,
     }
     tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text, settings)
-    (folder / "generation_config.json").unlink(missing_ok=True)
-
-
-def _older_config(path: Path) -> None:
-    """config.json as the Hub's files have it: rope_scaling beside rope_theta, torch_dtype."""
-    content = json.loads(path.read_text())
-    rope = content.pop("rope_parameters")
-    content["rope_theta"] = rope.pop("rope_theta")
-    content["rope_scaling"] = rope if rope["rope_type"] != "default" else None
-    content["torch_dtype"] = content.pop("dtype")
-    content.pop("head_dim", None)
-    path.write_text(json.dumps(content, indent=2) + "\n")
 
 
 def image_processor(checkpoint: Path) -> None:
@@ -186,10 +160,4 @@ def prepared(model, recipe):
 
 def keep_double(model) -> None:
     """Removes transformers' casts to f32 inside norms, for the oracle."""
-    def rms_norm(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
-                                              + self.variance_epsilon))
-
-    for module in model.modules():
-        if isinstance(module, modeling_llama.LlamaRMSNorm):
-            module.forward = rms_norm.__get__(module)
+    checkpoints.keep_rms_norms_double(model, modeling_llama.LlamaRMSNorm)

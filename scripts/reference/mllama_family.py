@@ -7,18 +7,16 @@ Gates are far from zero, so that every path shows in the logits.
 
 import dataclasses
 import json
-import math
 import random
-import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
 from tokenizers import AddedToken
-from transformers import BitsAndBytesConfig, MllamaConfig, MllamaForConditionalGeneration
+from transformers import MllamaConfig, MllamaForConditionalGeneration
 from transformers.models.mllama import modeling_mllama, processing_mllama
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
+from reference import checkpoints
 from reference import tokenizer as tokenizers_of_ours
 
 MODEL = MllamaForConditionalGeneration
@@ -28,7 +26,6 @@ TARGETS = (r"model\.language_model\.layers\.\d+\.((self|cross)_attn\.[qkvo]_proj
            r"|model\.vision_model\.(global_)?transformer\.layers\.\d+"
            r"\.(self_attn\.[qkvo]_proj|mlp\.fc[12])")
 HEADS = [(3, 1), (4, 2), (6, 2), (2, 1), (5, 5)]
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 SPECIAL_TOKENS = [
     "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", "<|step_id|>",
     "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
@@ -100,7 +97,7 @@ def draw(seed: int) -> Recipe:
     heads, kv_heads = rng.choice(HEADS)
     layers, vision_layers = rng.choice([3, 4]), rng.choice([2, 3])
     skipped = ["lm_head", "multi_modal_projector"]
-    storage = ["nf4_nested", "nf4_plain", "nf4_on_load", "nf4_nested"][seed % 4]
+    storage = checkpoints.storage(seed)
     if storage != "nf4_on_load":
         skipped = rng.choice([
             ["lm_head"], ["lm_head", "multi_modal_projector"],
@@ -167,55 +164,25 @@ def configuration(recipe: Recipe, tokenizer) -> MllamaConfig:
                         image_token_index=token("<|image|>"))
 
 
-def fill(model: torch.nn.Module, recipe: Recipe) -> None:
-    """Draws every parameter from a generator of its own, in named_parameters order."""
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if "gate" in name.rsplit(".", 1)[-1]:
-            value = 0.7 + 0.2 * noise
-        elif name.endswith("bias"):
-            value = 0.1 * noise
-        elif "embedding" in name and "patch_embedding" not in name:
-            value = 0.5 * noise
-        elif parameter.dim() == 1:
-            value = 1 + 0.1 * noise
-        elif "embed_tokens" in name:
-            value = noise
-        else:
-            value = noise / math.sqrt(parameter[0].numel())
-        parameter.data.copy_(value)
-
-
-def quantization(recipe: Recipe) -> BitsAndBytesConfig:
-    """The bitsandbytes settings under which transformers quantises the 16-bit weights."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32,
-        bnb_4bit_use_double_quant=recipe.storage == "nf4_nested",
-        llm_int8_skip_modules=recipe.skip_modules)
+def _drawn(name: str, noise: torch.Tensor) -> torch.Tensor:
+    """As for every family, with open gates and positions that show."""
+    if "gate" in name.rsplit(".", 1)[-1]:
+        return 0.7 + 0.2 * noise
+    if "embedding" in name and "patch_embedding" not in name:
+        return 0.5 * noise
+    return checkpoints.drawn(name, noise)
 
 
 def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     """Writes weights, config.json, tokenizer and preprocessor files of a recipe into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = build_tokenizer(recipe)
-    dtype = DTYPES[recipe.dtype]
     model = MllamaForConditionalGeneration(configuration(recipe, tokenizer))
-    fill(model, recipe)
-    model = model.to(dtype)
-    model.config.dtype = dtype
-    shard = "200KB" if recipe.sharded else "5GB"
-    if recipe.storage == "nf4_on_load":
-        model.save_pretrained(folder, max_shard_size=shard)
-    else:
-        with tempfile.TemporaryDirectory() as plain:
-            model.save_pretrained(plain)
-            quantised = MllamaForConditionalGeneration.from_pretrained(
-                plain, dtype=dtype, quantization_config=quantization(recipe))
-            quantised.save_pretrained(folder, max_shard_size=shard)
-    _respell_names(folder, recipe.new_prefixes)
+    checkpoints.fill(model, recipe.seed, _drawn)
+    checkpoints.save(model, recipe, folder)
+    checkpoints.respell(folder, _new_name if recipe.new_prefixes else _hub_name)
     if recipe.hub_config:
-        _older_config(folder / "config.json")
+        checkpoints.llama_config_of_the_hub(folder / "config.json", "text_config")
     settings = {
         "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
         "pad_token": "<|finetune_right_pad_id|>", "tokenizer_class": "PreTrainedTokenizerFast",
@@ -223,37 +190,22 @@ def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     }
     tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text, settings)
     _write_preprocessor(recipe, folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
 
 
-def _respell_names(folder: Path, new_prefixes: bool) -> None:
-    """Rewrites the tensor names: the Hub's spelling or transformers' own."""
-    def spelled(name: str) -> str:
-        for hub, own in PREFIXES:
-            old, new = (hub, own) if new_prefixes else (own, hub)
-            if name.startswith(old):
-                return new + name[len(old):]
-        return name
-
-    for file in sorted(folder.glob("*.safetensors")):
-        tensors = {spelled(name): tensor for name, tensor in load_file(file).items()}
-        save_file(tensors, file, metadata={"format": "pt"})
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        content = json.loads(index.read_text())
-        content["weight_map"] = {spelled(n): f for n, f in content["weight_map"].items()}
-        index.write_text(json.dumps(content, indent=2) + "\n")
+def _hub_name(name: str) -> str:
+    """A tensor's name as in the Hub's files."""
+    for hub, new in PREFIXES:
+        if name.startswith(new):
+            return hub + name.removeprefix(new)
+    return name
 
 
-def _older_config(path: Path) -> None:
-    """config.json as the Hub's files have it: rope_scaling beside rope_theta, torch_dtype."""
-    content = json.loads(path.read_text())
-    text = content["text_config"]
-    rope = text.pop("rope_parameters")
-    text["rope_theta"] = rope.pop("rope_theta")
-    text["rope_scaling"] = rope if rope["rope_type"] != "default" else None
-    content["torch_dtype"] = content.pop("dtype")
-    path.write_text(json.dumps(content, indent=2) + "\n")
+def _new_name(name: str) -> str:
+    """A tensor's name as transformers 5 spells the module."""
+    for hub, new in PREFIXES:
+        if name.startswith(hub):
+            return new + name.removeprefix(hub)
+    return name
 
 
 def _write_preprocessor(recipe: Recipe, folder: Path) -> None:
@@ -334,10 +286,4 @@ def prepared(model, recipe):
 
 def keep_double(model) -> None:
     """Removes transformers' casts to f32 inside norms, for the oracle."""
-    def rms_norm(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
-                                              + self.variance_epsilon))
-
-    for module in model.modules():
-        if isinstance(module, modeling_mllama.MllamaTextRMSNorm):
-            module.forward = rms_norm.__get__(module)
+    checkpoints.keep_rms_norms_double(model, modeling_mllama.MllamaTextRMSNorm)

@@ -11,15 +11,14 @@ import json
 import math
 import random
 import shutil
-import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
-from transformers import BitsAndBytesConfig, Qwen2VLConfig, Qwen2VLForConditionalGeneration
+from transformers import Qwen2VLConfig, Qwen2VLForConditionalGeneration
 from transformers.models.qwen2_vl import modeling_qwen2_vl
 from transformers.models.qwen2_vl.image_processing_pil_qwen2_vl import Qwen2VLImageProcessorPil
 
+from reference import checkpoints
 from reference import tokenizer as tokenizers_of_ours
 
 MODEL = Qwen2VLForConditionalGeneration
@@ -29,7 +28,6 @@ TARGETS = (r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(g
 
 HEADS = [(3, 1), (5, 5), (6, 2), (4, 2), (7, 1), (2, 1)]
 MROPE_SECTIONS = {16: [2, 3, 3], 24: [4, 4, 4], 32: [4, 6, 6], 40: [4, 8, 8], 64: [8, 12, 12]}
-DTYPES = {"bfloat16": torch.bfloat16, "float16": torch.float16}
 
 
 @dataclasses.dataclass
@@ -76,7 +74,7 @@ def draw(seed: int) -> Recipe:
     head_dim = rng.choice([d for d in MROPE_SECTIONS if d * heads <= 256])
     layers, vision_depth = rng.choice([2, 3]), rng.choice([2, 3])
     skipped = ["lm_head", "model.visual.merger"]
-    storage = ["nf4_nested", "nf4_plain", "nf4_on_load", "nf4_nested"][seed % 4]
+    storage = checkpoints.storage(seed)
     if storage != "nf4_on_load":
         skipped = rng.choice([
             ["lm_head"], ["lm_head", "model.visual.merger"],
@@ -126,75 +124,35 @@ def configuration(recipe: Recipe, tokenizer) -> Qwen2VLConfig:
         vision_end_token_id=token("<|vision_end|>"))
 
 
-def fill(model: torch.nn.Module, recipe: Recipe) -> None:
-    """Draws every parameter from a generator of its own, in named_parameters order."""
-    generator = torch.Generator().manual_seed(recipe.seed)
-    for name, parameter in model.named_parameters():
-        noise = torch.randn(parameter.shape, generator=generator)
-        if name.endswith("bias"):
-            value = 0.1 * noise
-        elif parameter.dim() == 1:
-            value = 1 + 0.1 * noise
-        elif "embed_tokens" in name:
-            value = noise * (2 / math.sqrt(parameter.shape[1]) if recipe.tied else 1.0)
-        else:
-            value = noise / math.sqrt(parameter[0].numel())
-        parameter.data.copy_(value)
-
-
-def quantization(recipe: Recipe) -> BitsAndBytesConfig:
-    """The bitsandbytes settings under which transformers quantises the 16-bit weights."""
-    return BitsAndBytesConfig(
-        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.float32,
-        bnb_4bit_use_double_quant=recipe.storage == "nf4_nested",
-        llm_int8_skip_modules=recipe.skip_modules)
-
-
 def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     """Writes weights, config.json, tokenizer and preprocessor files of a recipe into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizers_of_ours.build(recipe.merges)
-    dtype = DTYPES[recipe.dtype]
     model = Qwen2VLForConditionalGeneration(configuration(recipe, tokenizer))
-    fill(model, recipe)
-    model = model.to(dtype)
-    model.config.dtype = dtype
-    shard = "200KB" if recipe.sharded else "5GB"
-    if recipe.storage == "nf4_on_load":
-        model.save_pretrained(folder, max_shard_size=shard)
-    else:
-        with tempfile.TemporaryDirectory() as plain:
-            model.save_pretrained(plain)
-            quantised = Qwen2VLForConditionalGeneration.from_pretrained(
-                plain, dtype=dtype, quantization_config=quantization(recipe))
-            quantised.save_pretrained(folder, max_shard_size=shard)
-    _respell_names(folder, recipe.new_prefixes)
+    scale = 2 / math.sqrt(recipe.hidden) if recipe.tied else 1.0
+    checkpoints.fill(model, recipe.seed,
+                     lambda name, noise: checkpoints.drawn(name, noise, scale))
+    checkpoints.save(model, recipe, folder)
+    checkpoints.respell(folder, _new_name if recipe.new_prefixes else _hub_name)
     if recipe.flat_config:
         _flatten_config(folder / "config.json")
     tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text)
     _write_preprocessor(recipe, folder)
-    (folder / "generation_config.json").unlink(missing_ok=True)
 
 
-def _respell_names(folder: Path, new_prefixes: bool) -> None:
-    """Rewrites the tensor names: the Hub's (visual., model.) or transformers' own spelling."""
-    def spelled(name: str) -> str:
-        bare = name.replace("model.visual.", "visual.", 1) if name.startswith("model.visual.") \
-            else name.replace("model.language_model.", "model.", 1)
-        if not new_prefixes:
-            return bare
-        if bare.startswith("visual."):
-            return "model." + bare
-        return bare.replace("model.", "model.language_model.", 1)
+def _hub_name(name: str) -> str:
+    """A tensor's name as in the Hub's files: visual. and model."""
+    if name.startswith("model.visual."):
+        return name.removeprefix("model.")
+    return name.replace("model.language_model.", "model.", 1)
 
-    for file in sorted(folder.glob("*.safetensors")):
-        tensors = {spelled(name): tensor for name, tensor in load_file(file).items()}
-        save_file(tensors, file, metadata={"format": "pt"})
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        content = json.loads(index.read_text())
-        content["weight_map"] = {spelled(n): f for n, f in content["weight_map"].items()}
-        index.write_text(json.dumps(content, indent=2) + "\n")
+
+def _new_name(name: str) -> str:
+    """A tensor's name as transformers 5 spells the module."""
+    bare = _hub_name(name)
+    if bare.startswith("visual."):
+        return "model." + bare
+    return bare.replace("model.", "model.language_model.", 1)
 
 
 def _flatten_config(path: Path) -> None:
@@ -285,18 +243,13 @@ def prepared(model, recipe):
 
 def keep_double(model) -> None:
     """Removes transformers' casts to f32 inside norms and the vision rotation, for the oracle."""
-    def rms_norm(self, x):
-        return self.weight * (x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True)
-                                              + self.variance_epsilon))
-
     def rotate(q, k, cos, sin):
         cos, sin = cos.unsqueeze(-2).double(), sin.unsqueeze(-2).double()
         half = modeling_qwen2_vl.rotate_half
         return q * cos + half(q) * sin, k * cos + half(k) * sin
 
+    checkpoints.keep_rms_norms_double(model, modeling_qwen2_vl.Qwen2VLRMSNorm)
     for module in model.modules():
-        if isinstance(module, modeling_qwen2_vl.Qwen2VLRMSNorm):
-            module.forward = rms_norm.__get__(module)
         if isinstance(module, modeling_qwen2_vl.VisionAttention):
             module.forward = _with_rotation(module.forward, rotate)
 

@@ -20,7 +20,7 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import load_image
 
-from reference import compare, four_bit, llama_family, mllama_family, qwen2_vl_family
+from reference import checkpoints, compare, four_bit, llama_family, mllama_family, qwen2_vl_family
 
 FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family}
 
@@ -112,10 +112,10 @@ def load_base(checkpoint: Path, recipe, compute: torch.dtype,
     `weights` is "rounded" or "stack", see four_bit.py.
     """
     family = FAMILIES[recipe.family]
-    stored = family.DTYPES[recipe.dtype]
+    stored = checkpoints.DTYPES[recipe.dtype]
     settings = {}
     if recipe.storage == "nf4_on_load":
-        settings["quantization_config"] = family.quantization(recipe)
+        settings["quantization_config"] = checkpoints.quantization(recipe)
     model, loading = family.MODEL.from_pretrained(
         checkpoint, dtype=stored, output_loading_info=True, **settings)
     tied = {"lm_head.weight"} if getattr(recipe, "tied", False) else set()
