@@ -134,7 +134,7 @@ void check_vocabulary(const Tokenizer& tokenizer, const io::JsonObject& config, 
                       std::int64_t vocabulary) {
   if (tokenizer.vocab_size() <= rows) return;
   config.fail(
-      fmt::format("\"vocab_size\" is {}, but tokenizer.json has ids up to {}; take both "
+      fmt::format("\"vocab_size\" is {}, but the tokenizer has ids up to {}; take both "
                   "files from the same model",
                   vocabulary, tokenizer.vocab_size() - 1));
 }
