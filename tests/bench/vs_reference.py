@@ -25,7 +25,7 @@ ROOT = Path(__file__).resolve().parents[2]
 HERE = Path(__file__).resolve().parent
 
 
-def configuration(text: dict, vision: dict, ids: dict) -> dict:
+def qwen2_vl(text: dict, vision: dict, ids: dict) -> dict:
     """config.json of a Qwen2-VL in the Hub's spelling."""
     return {"architectures": ["Qwen2VLForConditionalGeneration"], "model_type": "qwen2_vl",
             "hidden_act": "silu", "rms_norm_eps": 1e-6, "rope_theta": 1e6,
@@ -37,26 +37,52 @@ def configuration(text: dict, vision: dict, ids: dict) -> dict:
                               "temporal_patch_size": 2, **vision}}
 
 
+def mllama() -> dict:
+    """config.json of a Llama 3.2 Vision of 153 M parameters: tiles of 448 pixels (1,025 tokens)."""
+    text = {"model_type": "mllama_text_model", "hidden_size": 768, "intermediate_size": 2304,
+            "num_hidden_layers": 8, "num_attention_heads": 6, "num_key_value_heads": 2,
+            "vocab_size": 16384, "hidden_act": "silu", "rms_norm_eps": 1e-5,
+            "rope_theta": 500000.0, "max_position_embeddings": 131072,
+            "rope_scaling": {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
+                             "high_freq_factor": 4.0, "original_max_position_embeddings": 8192},
+            "cross_attention_layers": [2, 5], "tie_word_embeddings": False,
+            "bos_token_id": 256, "eos_token_id": 257, "pad_token_id": 258}
+    vision = {"model_type": "mllama_vision_model", "hidden_size": 640, "intermediate_size": 2560,
+              "attention_heads": 8, "num_hidden_layers": 8, "num_global_layers": 2,
+              "num_channels": 3, "hidden_act": "gelu", "norm_eps": 1e-5, "patch_size": 14,
+              "image_size": 448, "max_num_tiles": 4, "vision_output_dim": 640 * 6,
+              "intermediate_layers_indices": [1, 2, 4, 5, 7],
+              "supported_aspect_ratios": [[1, 1], [1, 2], [1, 3], [1, 4], [2, 1], [2, 2], [3, 1],
+                                          [4, 1]]}
+    return {"architectures": ["MllamaForConditionalGeneration"], "model_type": "mllama",
+            "image_token_index": 16384, "torch_dtype": "bfloat16", "text_config": text,
+            "vision_config": vision}
+
+
 SHAPES = {
-    "143m": configuration(
+    "143m": qwen2_vl(
         {"hidden_size": 768, "intermediate_size": 2304, "num_hidden_layers": 10,
          "num_attention_heads": 6, "num_key_value_heads": 2, "vocab_size": 16384},
         {"depth": 8, "embed_dim": 640, "num_heads": 8},
         {"bos_token_id": 256, "eos_token_id": 258, "vision_start_token_id": 265,
          "vision_end_token_id": 266, "vision_token_id": 267, "image_token_id": 268,
          "video_token_id": 269}),
-    "2b": configuration(
+    "2b": qwen2_vl(
         {"hidden_size": 1536, "intermediate_size": 8960, "num_hidden_layers": 28,
          "num_attention_heads": 12, "num_key_value_heads": 2, "vocab_size": 151936},
         {"depth": 32, "embed_dim": 1280, "num_heads": 16},
         {"bos_token_id": 151643, "eos_token_id": 151645, "vision_start_token_id": 151652,
          "vision_end_token_id": 151653, "vision_token_id": 151654, "image_token_id": 151655,
          "video_token_id": 151656}),
+    "mllama-1-tile": mllama(),
+    "mllama-4-tiles": mllama(),
 }
+# Sides of the square pictures: 1,296 patches (324 tokens) of a Qwen2-VL, one tile, two by two.
+SIDES = {"143m": 504, "2b": 504, "mllama-1-tile": 448, "mllama-4-tiles": 896}
 
 
 def prepare(medvqa: Path, folder: Path, shape: str, samples: int) -> None:
-    """Checkpoint, pictures of 504 x 504 (1,296 patches, 324 tokens) and questions."""
+    """Checkpoint, pictures and questions."""
     (folder / "config.json").write_text(json.dumps(SHAPES[shape]))
     subprocess.run([medvqa, "init", "--model-config", folder / "config.json", "--quantization",
                     "nf4", "--out", folder / "checkpoint"], check=True, capture_output=True)
@@ -64,7 +90,7 @@ def prepare(medvqa: Path, folder: Path, shape: str, samples: int) -> None:
     rng = np.random.default_rng(0)
     rows = []
     for i in range(samples):
-        pixels = rng.integers(0, 255, (504, 504, 3), dtype=np.uint8)
+        pixels = rng.integers(0, 255, (SIDES[shape], SIDES[shape], 3), dtype=np.uint8)
         Image.fromarray(pixels).save(folder / f"images/{i}.png")
         rows.append({"image": f"{i}.png", "question": "Is it so?", "answer": "a" * 12})
     (folder / "data.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -93,6 +119,8 @@ def run_medvqa(medvqa: Path, folder: Path, options) -> dict:
                         "max_steps": options["steps"], "warmup_steps": 0, "learning_rate": 1e-4,
                         "recompute": options["recompute"]},
               "output": "run"}
+    if options["features"]:
+        config["model"]["vision_features"] = options["features"]
     (folder / "run.json").write_text(json.dumps(config))
     begin = time.time()
     done, _, peak = measured([medvqa, "train", "--config", folder / "run.json", "--overwrite",
@@ -206,6 +234,8 @@ def main() -> None:
             for recompute in arguments.recompute:
                 options = {"compute": compute, "recompute": recompute, "steps": arguments.steps,
                            "samples": arguments.samples,
+                           # As transformers 5 computes them; Qwen2-VL has none.
+                           "features": "block_output" if "mllama" in arguments.shape else None,
                            "reference": not arguments.no_reference}
                 cells, figures[recompute] = compare(arguments.medvqa.resolve(), folder, options,
                                                     arguments.turns)
