@@ -20,9 +20,11 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import load_image
 
-from reference import checkpoints, compare, four_bit, llama_family, mllama_family, qwen2_vl_family
+from reference import (checkpoints, compare, four_bit, llama_family, mllama_family,
+                       qwen2_5_vl_family, qwen2_vl_family)
 
-FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family}
+FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family,
+            "qwen2_5_vl": qwen2_5_vl_family}
 
 
 @dataclasses.dataclass
