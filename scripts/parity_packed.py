@@ -51,7 +51,8 @@ def draw_sample(rng: random.Random, encoder, config, pictures: int, tile: int):
     images = [draw_picture(rng, rng.choice(SHAPES), tile) for _ in range(pictures)]
     tensors = mllama_family.image_tensors(encoder.processor, images) if images else {}
     rows = torch.arange(len(ids) - count - 1, len(ids) - 1)
-    return run_reference.Sample(torch.tensor(ids), torch.tensor(labels), rows, tensors)
+    labels = torch.tensor(labels)
+    return run_reference.Sample(torch.tensor(ids), labels, rows, tensors, labels[rows + 1])
 
 
 def patches(tiles: torch.Tensor, patch: int) -> torch.Tensor:
