@@ -91,9 +91,7 @@ class ClassProcessor final : public Processor {
     tokens_of(tokenizer_, classes_);
   }
 
-  Example prepare(const Record& record) const override {
-    return prepare(record, label_of(record));
-  }
+  Example prepare(const Record& record) const override { return prepare(record, label_of(record)); }
   // With the label of another class.
   Example prepare(const Record& record, const std::string& label) const override;
   void load_patches(const Example&, std::vector<float>&) const override {}

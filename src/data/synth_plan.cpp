@@ -47,14 +47,14 @@ constexpr std::array kWordings{
              {"Pleural effusion on the {}.", "There is a {} pleural effusion.",
               "The {} costophrenic angle is blunted."},
              {"No pleural effusion.", "The costophrenic angles are sharp.", "No pleural fluid."}},
-    Wordings{Finding::consolidation,
-             {"Consolidation on the {}.", "There is a {} consolidation.",
-              "Opacity of the {} lung."},
-             {"No consolidation.", "No airspace opacity.", "The lungs are clear."}},
-    Wordings{Finding::pneumothorax,
-             {"Pneumothorax on the {}.", "There is a {} pneumothorax.",
-              "The {} lung has collapsed."},
-             {"No pneumothorax.", "No free air.", "The lungs are expanded."}}};
+    Wordings{
+        Finding::consolidation,
+        {"Consolidation on the {}.", "There is a {} consolidation.", "Opacity of the {} lung."},
+        {"No consolidation.", "No airspace opacity.", "The lungs are clear."}},
+    Wordings{
+        Finding::pneumothorax,
+        {"Pneumothorax on the {}.", "There is a {} pneumothorax.", "The {} lung has collapsed."},
+        {"No pneumothorax.", "No free air.", "The lungs are expanded."}}};
 
 bool has_side(Finding f) {
   return f != Finding::cardiomegaly;

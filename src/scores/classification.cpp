@@ -37,8 +37,7 @@ Classification score_classes(std::span<const std::int32_t> truth,
   s.confusion.assign(classes, std::vector<std::int64_t>(classes));
   std::int64_t right = 0;
   for (std::size_t i = 0; i < truth.size(); ++i) {
-    ++s.confusion.at(static_cast<std::size_t>(truth[i]))
-          .at(static_cast<std::size_t>(predicted[i]));
+    ++s.confusion.at(static_cast<std::size_t>(truth[i])).at(static_cast<std::size_t>(predicted[i]));
     if (truth[i] == predicted[i]) ++right;
   }
   s.accuracy = ratio(right, s.samples);

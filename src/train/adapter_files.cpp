@@ -1,6 +1,7 @@
 #include "medvqa/train/adapter_files.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cmath>
@@ -47,7 +48,12 @@ void upload_matrix(ops::Backend& backend, const nn::HostTensor& stored, const Te
 void load_head(ops::Backend& backend, const std::filesystem::path& folder,
                const AdaptedModel& model) {
   const nn::Parameter& head = model.head();
-  if (!head.grad || !std::filesystem::exists(folder / kHeadFile)) return;
+  if (!std::filesystem::exists(folder / kHeadFile)) return;
+  if (!head.grad) {
+    spdlog::warn("{}: left aside, for task is not classification; the model's own head is taken",
+                 (folder / kHeadFile).string());
+    return;
+  }
   const std::vector<float> values = read_head(folder, model.head_rows(), head.value.dim(1));
   backend.upload(values.data(), values.size() * sizeof(float), head.value);
 }

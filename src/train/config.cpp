@@ -236,10 +236,11 @@ data::Classes classes_of(const json& resolved) {
     c.texts.push_back(item.value());
   }
   if (c.labels.size() >= 2) return c;
-  throw UserError(ExitCode::config,
-                  fmt::format("classification.classes is {}: found one class, expected at least two "
-                              "like {{\"0\": \" No\", \"1\": \" Yes\"}}",
-                              classes.dump()));
+  throw UserError(
+      ExitCode::config,
+      fmt::format("classification.classes is {}: found one class, expected at least two "
+                  "like {{\"0\": \" No\", \"1\": \" Yes\"}}",
+                  classes.dump()));
 }
 
 std::optional<autograd::Recompute> recompute_of(const std::string& name) {
@@ -281,7 +282,8 @@ double LoraConfig::scaling() const {
 
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const Environment& environment) {
-  const json from_file = io::read_ordered_json_file(file, {.code = ExitCode::config, .comments = true});
+  const json from_file =
+      io::read_ordered_json_file(file, {.code = ExitCode::config, .comments = true});
   if (!from_file.is_object()) {
     throw UserError(ExitCode::config, file.string() + ": expected an object of sections");
   }

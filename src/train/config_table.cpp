@@ -113,7 +113,8 @@ bool is_source_list(const nlohmann::ordered_json& v) {
   if (!v.is_array() || v.empty()) return false;
   return std::all_of(v.begin(), v.end(), [](const nlohmann::ordered_json& s) {
     if (!s.is_object() || !s.contains("format") || !s.contains("path")) return false;
-    return std::all_of(s.begin(), s.end(), [](const nlohmann::ordered_json& x) { return x.is_string(); });
+    return std::all_of(s.begin(), s.end(),
+                       [](const nlohmann::ordered_json& x) { return x.is_string(); });
   });
 }
 
@@ -173,7 +174,8 @@ bool fits(const ConfigKey& key, const nlohmann::ordered_json& v) {
       return is_validation(v);
     case KeyKind::texts:
       return v.is_object() && !v.empty() &&
-             std::all_of(v.begin(), v.end(), [](const nlohmann::ordered_json& x) { return x.is_string(); });
+             std::all_of(v.begin(), v.end(),
+                         [](const nlohmann::ordered_json& x) { return x.is_string(); });
   }
   return false;
 }

@@ -97,19 +97,20 @@ std::vector<NamedScore> named_scores(const Evaluation& e) {
   named.front().title += " (answer tokens)";
   named.push_back({"token_accuracy", "Validation token accuracy", e.token_accuracy});
   if (e.yes_no_samples > 0) {
-    named.push_back({"yes_no_accuracy",
-                     fmt::format("Validation yes/no accuracy by log-likelihood, n = {}",
-                                 e.yes_no_samples),
-                     e.yes_no_accuracy});
+    named.push_back(
+        {"yes_no_accuracy",
+         fmt::format("Validation yes/no accuracy by log-likelihood, n = {}", e.yes_no_samples),
+         e.yes_no_accuracy});
   }
   return named;
 }
 
 std::vector<std::string> to_lines(const Evaluation& e) {
   if (!e.classes) {
-    return {fmt::format("held out: loss {:.4f}, token accuracy {:.3f}, yes/no accuracy {:.3f} "
-                        "(n = {})",
-                        e.loss, e.token_accuracy, e.yes_no_accuracy, e.yes_no_samples)};
+    return {
+        fmt::format("held out: loss {:.4f}, token accuracy {:.3f}, yes/no accuracy {:.3f} "
+                    "(n = {})",
+                    e.loss, e.token_accuracy, e.yes_no_accuracy, e.yes_no_samples)};
   }
   std::vector<std::string> lines{
       fmt::format("held out: loss {:.4f}, accuracy {:.3f}, macro F1 {:.3f} (n = {})", e.loss,

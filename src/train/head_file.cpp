@@ -13,6 +13,8 @@ namespace medvqa::train {
 namespace fs = std::filesystem;
 using nlohmann::json;
 
+const char* const kHeadFile = "head.safetensors";
+
 namespace {
 
 constexpr const char* kName = "head.weight";

@@ -50,8 +50,7 @@ Device cuda_device(const std::string& name, std::size_t memory, DType compute) {
   return d;
 }
 
-MicroBatch worst_batch(const Config& config, const ModelInputs& model,
-                       const Objective& objective) {
+MicroBatch worst_batch(const Config& config, const ModelInputs& model, const Objective& objective) {
   const std::int64_t pixels = data::max_image_pixels(
       model.folder, model.config,
       {.prompt = {}, .min_pixels = config.data.min_pixels, .max_pixels = config.data.max_pixels});

@@ -55,8 +55,7 @@ std::vector<PlannedStep> epoch_steps(const TrainConfig& train, bool packing, con
 }  // namespace
 
 std::vector<PlannedStep> plan_steps(const TrainConfig& train, const DataConfig& data,
-                                    std::int64_t examples,
-                                    std::span<const std::int64_t> lengths) {
+                                    std::int64_t examples, std::span<const std::int64_t> lengths) {
   std::vector<PlannedStep> steps;
   for (std::int64_t epoch = 0; train.max_steps || epoch < train.epochs; ++epoch) {
     Indices order = data::epoch_order(examples, data.shuffle, train.seed, epoch);

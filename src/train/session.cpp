@@ -19,7 +19,8 @@ Session::Session(const Config& config, Purpose purpose)
   for (const data::Example& e : data_.train.examples) {
     lengths.push_back(static_cast<std::int64_t>(e.ids.size()));
   }
-  steps_ = plan_steps(config.train, config.data, static_cast<std::int64_t>(lengths.size()), lengths);
+  steps_ =
+      plan_steps(config.train, config.data, static_cast<std::int64_t>(lengths.size()), lengths);
   if (purpose == Purpose::probe) steps_.resize(1);
   plan(purpose);
   arenas_ = std::make_unique<Arenas>(*backend_, memory_.sizes);

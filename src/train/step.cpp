@@ -51,16 +51,15 @@ Tensor head_and_loss(Tape& t, const Var& normed, const nn::Parameter& head, cons
   const Tensor x = converted(t, normed.value, type);
   Tensor dx;
   if (t.needs_grad(normed)) dx = t.allocate(x.shape, type);
-  t.backend().linear_cross_entropy(
-      {.x_RC = x,
-       .weight_VC = head.value,
-       .labels_R = targets,
-       .loss_scale = options.loss_scale,
-       .nll_R = loss.nll,
-       .correct_R = loss.correct,
-       .dx_RC = {dx, false},
-       .dweight_VC = {options.training ? head.grad : Tensor(), true},
-       .logits_RV = loss.logits});
+  t.backend().linear_cross_entropy({.x_RC = x,
+                                    .weight_VC = head.value,
+                                    .labels_R = targets,
+                                    .loss_scale = options.loss_scale,
+                                    .nll_R = loss.nll,
+                                    .correct_R = loss.correct,
+                                    .dx_RC = {dx, false},
+                                    .dweight_VC = {options.training ? head.grad : Tensor(), true},
+                                    .logits_RV = loss.logits});
   return dx ? converted(t, dx, normed.value.dtype) : dx;
 }
 

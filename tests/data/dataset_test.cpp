@@ -181,11 +181,11 @@ Order grouped(std::int64_t examples, std::int64_t step_samples, std::uint64_t se
 }
 
 TEST(LengthGrouped, IsTransformers) {
-  EXPECT_EQ(grouped(23, 4, 3407), (Order{6,  18, 10, 7, 12, 5, 11, 17, 3,  9, 8, 1,
+  EXPECT_EQ(grouped(23, 4, 3407), (Order{6,  18, 10, 7, 12, 5,  11, 17, 3,  9, 8, 1,
                                          16, 22, 13, 0, 4,  21, 14, 20, 19, 2, 15}));
   EXPECT_EQ(grouped(40, 2, 42),
-            (Order{32, 18, 3,  22, 9,  15, 8,  14, 0,  13, 38, 37, 4,  17, 23, 29, 35, 2,  27, 7,
-                   19, 6,  25, 12, 24, 10, 16, 21, 33, 39, 31, 5,  11, 30, 36, 28, 34, 1,  20, 26}));
+            (Order{32, 18, 3,  22, 9,  15, 8,  14, 0,  13, 38, 37, 4,  17, 23, 29, 35, 2, 27, 7,
+                   19, 6,  25, 12, 24, 10, 16, 21, 33, 39, 31, 5,  11, 30, 36, 28, 34, 1, 20, 26}));
   EXPECT_EQ(grouped(5, 8, 1), (Order{4, 3, 2, 1, 0}));
   // Pieces of 50 steps at most.
   const Order many = grouped(230, 1, 7);

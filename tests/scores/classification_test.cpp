@@ -28,11 +28,10 @@ TEST(Classification, ScoresAreThoseOfScikitLearn) {
     EXPECT_DOUBLE_EQ(s.classes[c].f1, f1[c]) << c;
     EXPECT_EQ(s.classes[c].samples, samples[c]) << c;
   }
-  EXPECT_EQ(s.confusion, (Counts{{4, 1, 0, 0, 0},
-                                 {1, 4, 1, 0, 0},
-                                 {0, 1, 4, 1, 0},
-                                 {0, 0, 0, 0, 0},
-                                 {0, 0, 0, 0, 0}}));
+  EXPECT_EQ(
+      s.confusion,
+      (Counts{
+          {4, 1, 0, 0, 0}, {1, 4, 1, 0, 0}, {0, 1, 4, 1, 0}, {0, 0, 0, 0, 0}, {0, 0, 0, 0, 0}}));
 }
 
 TEST(Classification, WithoutSamplesEverythingIsZero) {

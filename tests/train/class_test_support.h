@@ -34,10 +34,13 @@ inline nlohmann::ordered_json class_config(const TempFolder& folder) {
   c["device"] = "cpu";
   c["model"] = {{"path", model.string()}, {"compute", "f32"}};
   c["data"] = json{{"train", source("texts.jsonl", train)},
-               {"validation", source("held_out.jsonl", held_out)},
-               {"prompt", "{site}: {text}"}};
-  c["train"] = {{"batch_size", 2},       {"gradient_accumulation", 2}, {"max_steps", 4},
-                {"learning_rate", 2e-3}, {"warmup_steps", 1}};
+                   {"validation", source("held_out.jsonl", held_out)},
+                   {"prompt", "{site}: {text}"}};
+  c["train"] = {{"batch_size", 2},
+                {"gradient_accumulation", 2},
+                {"max_steps", 4},
+                {"learning_rate", 2e-3},
+                {"warmup_steps", 1}};
   c["output"] = (folder.path() / "run").string();
   return c;
 }

@@ -142,8 +142,7 @@ TEST_F(Classification, TheScoresAreThoseOfEverySampleAlone) {
   const Config c = load(folder_, class_config(folder_));
   Session session(c, Session::Purpose::train);
   const DataInputs& data = session.data();
-  const Evaluation e =
-      evaluate(session.backend(), session.arenas(), session.model(), data, 5);
+  const Evaluation e = evaluate(session.backend(), session.arenas(), session.model(), data, 5);
   const std::size_t count = data.validation.examples.size();
   ASSERT_GT(count, 2u);
   PassOptions options;
@@ -151,8 +150,8 @@ TEST_F(Classification, TheScoresAreThoseOfEverySampleAlone) {
   double nll = 0;
   std::int64_t right = 0;
   for (std::size_t i = 0; i < count; ++i) {
-    const MicroBatch one = dry_micro_batch(*data.processor, data.validation,
-                                           {static_cast<std::int64_t>(i)});
+    const MicroBatch one =
+        dry_micro_batch(*data.processor, data.validation, {static_cast<std::int64_t>(i)});
     const PassResult r =
         run_pass(session.backend(), session.arenas(), session.model(), one, options);
     ASSERT_EQ(r.nll.size(), 1u);

@@ -259,9 +259,8 @@ TEST_F(ConfigFile, ClassesStayInTheOrderWritten) {
   const char* other = R"({"9": "p", "10": "q"})";
   EXPECT_EQ(read(text, {std::string("classification.classes=") + other}).data.classes->labels,
             (Labels{"9", "10"}));
-  EXPECT_EQ(
-      read(text, {}, {{"MEDVQA__CLASSIFICATION__CLASSES", other}}).data.classes->labels,
-      (Labels{"9", "10"}));
+  EXPECT_EQ(read(text, {}, {{"MEDVQA__CLASSIFICATION__CLASSES", other}}).data.classes->labels,
+            (Labels{"9", "10"}));
   EXPECT_FALSE(read(minimal()).data.classes.has_value());
   EXPECT_FALSE(read(minimal()).data.train.front().text_only);
   expect_config_error({"classification.classes", "at least two"}, text,

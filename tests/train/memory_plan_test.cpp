@@ -63,9 +63,9 @@ TEST_F(Plan, IsTheRealPeakOfEveryArena) {
 }
 
 TEST_F(Plan, HoldsForATrainedHead) {
-  for (const char* setting : {"model.compute=f32", "model.compute=bf16", "model.compute=f16",
-                              "data.packing=false", "train.recompute=all", "train.optimizer=adamw",
-                              "data.validation=null"}) {
+  for (const char* setting :
+       {"model.compute=f32", "model.compute=bf16", "model.compute=f16", "data.packing=false",
+        "train.recompute=all", "train.optimizer=adamw", "data.validation=null"}) {
     expect_plan_met(load(folder_, class_config(folder_), {setting}), setting);
   }
 }

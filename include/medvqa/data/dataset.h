@@ -48,7 +48,7 @@ std::vector<std::int64_t> length_grouped(std::vector<std::int64_t> order,
 struct Batch {
   std::vector<std::int32_t> ids, labels, cu_seqlens;
   std::vector<std::int32_t> classes;  // one a sample, or none
-  std::vector<float> patches;  // empty if not asked for
+  std::vector<float> patches;         // empty if not asked for
   std::vector<PatchGrid> grids;
   std::int64_t patch_rows = 0;
   std::vector<std::string> sample_ids;

@@ -19,12 +19,12 @@ namespace medvqa::data {
 // A tokenised record; its pixels are read later. Small enough to keep for a whole data set.
 struct Example {
   std::string id;
-  std::vector<std::int32_t> ids;     // image placeholders expanded
-  std::vector<std::int32_t> labels;  // unshifted, -100 where no loss is taken
+  std::vector<std::int32_t> ids;            // image placeholders expanded
+  std::vector<std::int32_t> labels;         // unshifted, -100 where no loss is taken
   std::optional<std::int32_t> class_index;  // of a classification; the labels are all -100 then
-  std::filesystem::path image;       // empty: none
-  PatchGrid grid;                    // of the image, {1, 0, 0} without one
-  std::int64_t image_tokens = 0;     // of `ids`, how many the image takes
+  std::filesystem::path image;              // empty: none
+  PatchGrid grid;                           // of the image, {1, 0, 0} without one
+  std::int64_t image_tokens = 0;            // of `ids`, how many the image takes
   // Labels that count: the class, or tokens that are not -100 and not at position 0.
   std::int64_t label_count() const;
 };

@@ -21,7 +21,8 @@ struct AdapterSummary {
 };
 
 // Writes the folder, reopens it and proves it: every key names an adapted module of the right
-// shape, and a trained head comes back. Returns the modules whose B is still zero, which change nothing.
+// shape, and a trained head comes back. Returns the modules whose B is still zero, which change
+// nothing.
 std::vector<std::string> save_adapter(ops::Backend& backend, const AdaptedModel& model,
                                       const std::filesystem::path& folder,
                                       const AdapterSummary& summary);

@@ -11,7 +11,7 @@
 
 namespace medvqa::train {
 
-inline constexpr const char* kHeadFile = "head.safetensors";
+extern const char* const kHeadFile;  // its name
 
 // `weight` has classes x channels values.
 void write_head(const std::filesystem::path& folder, const data::Classes& classes,

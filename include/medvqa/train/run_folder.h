@@ -32,7 +32,8 @@ class RunFolder {
   // into every checkpoint. UserError(ExitCode::config) if the folder is not empty and the rules do
   // not say what to do; nothing is touched then. UserError(ExitCode::io) if it cannot be written.
   RunFolder(std::filesystem::path path, const FolderRules& rules,
-            const nlohmann::ordered_json& config, nlohmann::json fingerprint = nlohmann::json::object());
+            const nlohmann::ordered_json& config,
+            nlohmann::json fingerprint = nlohmann::json::object());
 
   // What the constructor refuses because of what is there; looks only. The checkpoint to go on
   // from, if the rules find one.
