@@ -2,8 +2,9 @@
 """Live comparison with transformers + PEFT + bitsandbytes on fresh random models.
 
 For every seed a model of drawn shape, an adapter with B != 0 and samples are made, run through the
-reference stack and through medvqa, and compared: a Qwen2-VL, an mllama, a llama and a llama that
-classifies texts in turn, unless --family says which. Needs scripts/requirements-reference.txt.
+reference stack and through medvqa, and compared: a Qwen2-VL, an mllama, a llama, a Qwen2.5-VL and a
+llama that classifies texts in turn, unless --family says which. Needs
+scripts/requirements-reference.txt.
 Prints a table a seed and, last, `N passed, N failed`; exit code 1 when a case failed.
 """
 

@@ -21,11 +21,11 @@ from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import load_image
 
 from reference import (checkpoints, compare, four_bit, llama_classes_family, llama_family,
-                       mllama_family, qwen2_vl_family)
+                       mllama_family, qwen2_5_vl_family, qwen2_vl_family)
 
 # By model_type; the last is llama again, with another task.
 FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family,
-            "llama_classes": llama_classes_family}
+            "qwen2_5_vl": qwen2_5_vl_family, "llama_classes": llama_classes_family}
 
 
 @dataclasses.dataclass

@@ -71,13 +71,16 @@ TEST_F(Plan, HoldsForATrainedHead) {
 }
 
 TEST_F(Plan, HoldsForA16BitModelAndOneQuantisedOnLoad) {
-  write_random_checkpoint({preset_config("tiny-qwen2-vl"), folder_.path() / "model", 3, false, {}});
   json c = fixture_config(folder_);
-  c["model"]["path"] = (folder_.path() / "model").string();
   c["lora"].erase("init_from");
-  for (const char* setting : {"model.quantization=auto", "model.quantization=nf4"}) {
-    expect_plan_met(load(folder_, c, {setting, "train.max_steps=1", "data.image.max_pixels=12544"}),
-                    setting);
+  for (const char* preset : {"tiny-qwen2-5-vl", "tiny-qwen2-vl"}) {
+    write_random_checkpoint({preset_config(preset), folder_.path() / preset, 3, false, {}});
+    c["model"]["path"] = (folder_.path() / preset).string();
+    for (const char* setting : {"model.quantization=auto", "model.quantization=nf4"}) {
+      expect_plan_met(
+          load(folder_, c, {setting, "train.max_steps=1", "data.image.max_pixels=12544"}),
+          std::string(preset) + " " + setting);
+    }
   }
   const Config plain = load(folder_, c, {"model.quantization=nf4", "model.double_quant=false"});
   const Config nested = load(folder_, c, {"model.quantization=nf4"});

@@ -27,8 +27,9 @@ enum class Activation : std::uint8_t { none, gelu_erf, gelu_tanh, quick_gelu, si
 
 // z = alpha * op(a) op(b) + bias + residual (+ c if accumulate);  c = activation(z).
 // a_MK, b_KN (or their transposes), c_MN, residual_MN: rows may be strided. a and b have one type;
-// c has that type or the accumulator type. bias_N and residual_MN have c's type. residual may be c.
-// With an activation, preactivation_MN (c's type, optional) receives z for the backward.
+// c has that type or the accumulator type. bias_N and residual_MN have c's type.
+// With an activation, preactivation_MN (c's type, optional) receives z for the backward. residual
+// may be c or the preactivation.
 struct Gemm {
   Tensor a = {};
   Transpose transpose_a = Transpose::no;

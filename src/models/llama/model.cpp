@@ -23,11 +23,6 @@ Config read_config(const nlohmann::json& json) {
   for (const char* bias : {"attention_bias", "mlp_bias"}) {
     if (r.boolean(bias, false)) r.refuse(bias, "true", "false: such biases are not built in");
   }
-  if (r.integer("head_dim", c.head_size()) != c.head_size()) {
-    r.refuse("head_dim", std::to_string(r.integer("head_dim")),
-             "hidden_size / num_attention_heads = " + std::to_string(c.head_size()));
-  }
-  r.number("attention_dropout", 0, 0, 0.0);
   return c;
 }
 
