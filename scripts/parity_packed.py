@@ -64,7 +64,8 @@ def draw_sample(rng: random.Random, encoder, config, pictures: int, tile: int):
     count = rng.randint(1, 3)
     labels = [-100] * (len(ids) - count) + ids[-count:]
     rows = torch.arange(len(ids) - count - 1, len(ids) - 1)
-    return run_reference.Sample(torch.tensor(ids), torch.tensor(labels), rows, tensors)
+    labels = torch.tensor(labels)
+    return run_reference.Sample(torch.tensor(ids), labels, rows, tensors, labels[rows + 1])
 
 
 def patches(tiles: torch.Tensor, patch: int) -> torch.Tensor:

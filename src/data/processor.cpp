@@ -8,6 +8,7 @@
 
 #include "medvqa/core/error.h"
 #include "medvqa/io/json.h"
+#include "src/data/class_processor.h"
 #include "src/data/processor_llama.h"
 #include "src/data/processor_mllama.h"
 #include "src/data/processor_qwen2_vl.h"
@@ -25,6 +26,7 @@ bool is_qwen2_vl(const std::string& type) {
 }  // namespace
 
 std::int64_t Example::label_count() const {
+  if (class_index) return 1;
   if (labels.empty()) return 0;
   const auto rest = std::span(labels).subspan(1);
   return std::count_if(rest.begin(), rest.end(), [](std::int32_t l) { return l != kNoLabel; });
@@ -35,6 +37,7 @@ std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_fol
                                           const ProcessorOptions& options) {
   const io::JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
   const std::string type = root.string("model_type");
+  if (options.classes) return make_class_processor(model_folder, config, options);
   if (is_qwen2_vl(type)) return make_qwen2_vl_processor(model_folder, config, options);
   if (type == "mllama") return make_mllama_processor(model_folder, config, options);
   if (type == "llama") return make_llama_processor(model_folder, config, options);

@@ -201,6 +201,13 @@ def case_plan_counts_llama3(medvqa: Medvqa) -> None:
     holds((plan["parameters"], plan["trainable_parameters"]) == (8_030_261_248, 41_943_040),
           f"{plan}")
     holds(plan["fits"], f"{plan['memory']}")
+    config = medvqa.config("two-classes", task="classification", model__path=str(folder),
+                           lora__init_from=None, lora__rslora=True)
+    plan = json.loads(succeeds(medvqa.run("plan", "--config", config, "--json")).out)
+    holds(plan["trainable_parameters"] == 41_951_232, f"{plan}")
+    # Of the head two rows are left, and they are trained.
+    holds(plan["parameters"] == 8_030_261_248 - 128256 * 4096, f"{plan}")
+    holds(plan["modules"]["head"] == {"parameters": 0, "trainable": 2 * 4096}, f"{plan}")
 
 
 def case_adapters_reach_python(medvqa: Medvqa) -> None:

@@ -8,7 +8,7 @@
 #include "medvqa/train/backend_factory.h"
 #include "medvqa/train/evaluate.h"
 #include "medvqa/train/random_checkpoint.h"
-#include "tests/train/train_test_support.h"
+#include "tests/train/class_test_support.h"
 
 namespace medvqa::train {
 namespace {
@@ -59,6 +59,14 @@ TEST_F(Plan, IsTheRealPeakOfEveryArena) {
   for (const char* setting : {"train.optimizer=adamw", "lora.dropout=0.2", "data.packing=false",
                               "train.batch_size=6", "data.validation=null"}) {
     expect_plan_met(load(folder_, c, {setting}), setting);
+  }
+}
+
+TEST_F(Plan, HoldsForATrainedHead) {
+  for (const char* setting :
+       {"model.compute=f32", "model.compute=bf16", "model.compute=f16", "data.packing=false",
+        "train.recompute=all", "train.optimizer=adamw", "data.validation=null"}) {
+    expect_plan_met(load(folder_, class_config(folder_), {setting}), setting);
   }
 }
 
