@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "src/text/sentencepiece_model.h"
+#include "src/text/tokenizer_file.h"
 #include "src/text/utf8.h"
 
 namespace medvqa::text_detail {
@@ -131,6 +132,7 @@ class SettingsReader : public PartsReader {
   void add_named();
   void add_further(const std::vector<AddedToken>& of_the_model);
   void read_spaces();
+  void read_post_processor(const Json& tokenizer_json);
   AddedToken token_of(const Json& value, const std::string& key) const;
   // An id of the vocabulary, or the next one. A later token of the same text replaces the flags.
   void add(AddedToken token, const std::string& key, std::int64_t expected_id = -1);
@@ -254,6 +256,24 @@ void SettingsReader::read_spaces() {
                                       : SpacePrefix::first;
 }
 
+// The settings' own flags win over tokenizer.json.
+void SettingsReader::read_post_processor(const Json& tokenizer_json) {
+  if (!settings_.contains("add_bos_token") && !settings_.contains("add_eos_token")) {
+    parts_.post_processor = text_detail::read_post_processor(
+        tokenizer_json.value("post_processor", Json()), (folder_ / "tokenizer.json").string());
+    return;
+  }
+  const auto named = [&](const char* flag_key, const char* token_key, const char* usual) {
+    std::vector<std::int32_t> ids;
+    const Json token = settings_.value(token_key, Json(usual));
+    if (!flag(settings_, "the file", flag_key, false) || token.is_null()) return ids;
+    ids.push_back(parts_.ids.at(token_of(token, token_key).content));
+    return ids;
+  };
+  parts_.post_processor.before = named("add_bos_token", "bos_token", "<s>");
+  parts_.post_processor.after = named("add_eos_token", "eos_token", "</s>");
+}
+
 TokenizerParts SettingsReader::read(const Json& tokenizer_json) {
   if (is_there(name_)) settings_ = read_json();
   if (!settings_.is_object()) fail("the file", shown(settings_), "an object");
@@ -266,6 +286,7 @@ TokenizerParts SettingsReader::read(const Json& tokenizer_json) {
   add_named();
   add_further(of_the_model);
   read_spaces();
+  read_post_processor(tokenizer_json);
   parts_.added.clear();
   for (auto& entry : added_) parts_.added.push_back(std::move(entry.second));
   return std::move(parts_);

@@ -7,6 +7,9 @@
 
 namespace medvqa::text_detail {
 
+// `value` is null, ByteLevel, TemplateProcessing or a Sequence of them; `name` begins messages.
+PostProcessor read_post_processor(const nlohmann::json& value, const std::string& name);
+
 // Errors: UserError(model), one line naming file and key.
 TokenizerParts read_tokenizer_file(const std::filesystem::path& path);
 

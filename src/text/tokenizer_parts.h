@@ -18,6 +18,12 @@
 
 namespace medvqa::text_detail {
 
+// What post_processor puts around one text.
+struct PostProcessor {
+  std::vector<std::int32_t> before, after;
+  std::string refused;  // why it cannot be followed; empty if it can
+};
+
 struct TokenizerParts {
   bool nfc = false;
   std::vector<SplitRegex> splits;   // applied one after another
@@ -26,6 +32,7 @@ struct TokenizerParts {
   std::vector<std::string> tokens;                    // by id, as the file writes them
   std::unordered_map<std::string, std::int32_t> ids;  // the other way round
   std::vector<AddedToken> added;
+  PostProcessor post_processor;
 };
 
 // A value in an error's words.

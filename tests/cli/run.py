@@ -9,6 +9,7 @@ import argparse
 import sys
 from pathlib import Path
 
+import cases_classification
 import cases_errors
 import cases_front_door
 import cases_interface
@@ -25,7 +26,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     arguments = parser.parse_args()
     cases = [function for module in (
-        cases_interface, cases_front_door, cases_errors, cases_models, cases_runs, cases_smoke)
+        cases_interface, cases_front_door, cases_errors, cases_models, cases_runs, cases_smoke,
+        cases_classification)
              for name, function in vars(module).items() if name.startswith("case_")]
     return run_cases(cases, arguments.medvqa, arguments.only)
 
