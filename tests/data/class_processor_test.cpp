@@ -107,7 +107,8 @@ TEST_F(ClassProcessorTest, SpecialTokensStandWhereThePostProcessorPutsThem) {
 TEST_F(ClassProcessorTest, SettingsOfTokenizerConfigDoNotCount) {
   folder_.write("tokenizer_config.json",
                 R"({"add_bos_token": true, "bos_token": "<|begin_of_text|>"})");
-  EXPECT_EQ(make()->prepare(record("no")).ids, plain("a mass site 3:"));
+  const auto processor = make();
+  EXPECT_EQ(processor->prepare(record("no")).ids, plain("a mass site 3:"));
 }
 
 TEST_F(ClassProcessorTest, APostProcessorThatCannotBeFollowedIsRefused) {
