@@ -2,7 +2,8 @@
 the classes' tokens and trained in f32, and texts with a class.
 
 A text's tokens are those of transformers' own tokenizer call, special tokens included; the recipe
-draws who adds them: nobody, tokenizer.json's post_processor, or tokenizer_config.json.
+draws what tokenizer.json's post_processor puts around it. What tokenizer_config.json says about it
+does not count in transformers 5.17, which "settings" holds.
 """
 
 import dataclasses

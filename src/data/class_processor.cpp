@@ -24,37 +24,6 @@ std::string shown(const std::string& text) {
   return io::describe_json(json(text));
 }
 
-// The id of tokenizer_config.json's "bos_token" or "eos_token": a text, or an object with it.
-std::vector<std::int32_t> configured_token(const Tokenizer& tokenizer, const json& settings,
-                                           const std::string& which, const fs::path& file) {
-  if (!settings.value("add_" + which, false)) return {};
-  json token = settings.value(which, json());
-  if (token.is_object()) token = token.value("content", json());
-  // As the reference: without such a token none is added.
-  if (token.is_null()) return {};
-  const auto id = token.is_string() ? tokenizer.token_id(token.get<std::string>()) : std::nullopt;
-  if (id) return {*id};
-  throw UserError(ExitCode::model,
-                  fmt::format("{}: \"{}\" is {}, expected a token of tokenizer.json; take both "
-                              "files from the same model",
-                              file.string(), which, io::describe_json(token)));
-}
-
-SpecialTokens special_tokens(const Tokenizer& tokenizer, const fs::path& folder) {
-  const fs::path file = folder / "tokenizer_config.json";
-  std::error_code error;
-  if (!fs::exists(file, error)) return tokenizer.special_tokens();
-  const json settings = io::read_json_file(file, {.code = ExitCode::model});
-  const io::JsonObject object(settings, file.string(), ExitCode::model);
-  if (!object.has("add_bos_token") && !object.has("add_eos_token")) {
-    return tokenizer.special_tokens();
-  }
-  object.boolean_or("add_bos_token", false);
-  object.boolean_or("add_eos_token", false);
-  return {configured_token(tokenizer, settings, "bos_token", file),
-          configured_token(tokenizer, settings, "eos_token", file)};
-}
-
 std::vector<std::int32_t> tokens_of(const Tokenizer& tokenizer, const Classes& classes) {
   std::vector<std::int32_t> tokens;
   std::map<std::int32_t, std::size_t> known;
@@ -162,7 +131,7 @@ std::unique_ptr<Processor> make_class_processor(const fs::path& model_folder, co
   Tokenizer tokenizer = load_tokenizer(model_folder);
   const std::int64_t vocabulary = root.object("text_config").integer("vocab_size", 1);
   check_vocabulary(tokenizer, root, vocabulary, vocabulary);
-  SpecialTokens around = special_tokens(tokenizer, model_folder);
+  SpecialTokens around = tokenizer.special_tokens();
   return std::make_unique<ClassProcessor>(std::move(tokenizer), std::move(around), options);
 }
 

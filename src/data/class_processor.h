@@ -10,9 +10,9 @@
 
 namespace medvqa::data {
 
-// `options.classes` is given. Special tokens stand around a text where the reference's tokenizer
-// puts them: as tokenizer_config.json's add_bos_token and add_eos_token say if one is there, else
-// as tokenizer.json's post_processor does.
+// `options.classes` is given. Special tokens stand around a text where tokenizer.json's
+// post_processor puts them. As in the reference, which drops them where there is a tokenizer.json,
+// add_bos_token and add_eos_token of tokenizer_config.json do not count.
 std::unique_ptr<Processor> make_class_processor(const std::filesystem::path& model_folder,
                                                 const nlohmann::json& config,
                                                 const ProcessorOptions& options);

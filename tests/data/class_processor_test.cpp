@@ -104,22 +104,11 @@ TEST_F(ClassProcessorTest, SpecialTokensStandWhereThePostProcessorPutsThem) {
   EXPECT_EQ(make()->prepare(record("no")).ids, expected);
 }
 
-TEST_F(ClassProcessorTest, SettingsWinOverThePostProcessor) {
-  tokenizer_["post_processor"] = around({"<|begin_of_text|>"}, {});
-  folder_.write("tokenizer_config.json", R"({"add_bos_token": false})");
-  const auto processor = make();
-  Ids expected = plain("a mass site 3:");
-  EXPECT_EQ(processor->prepare(record("no")).ids, expected);
+TEST_F(ClassProcessorTest, SettingsOfTokenizerConfigDoNotCount) {
   folder_.write("tokenizer_config.json",
-                R"({"add_eos_token": true, "eos_token": {"content": "<|eot_id|>"}})");
-  expected.push_back(end_);
-  EXPECT_EQ(make()->prepare(record("no")).ids, expected);
-  folder_.write("tokenizer_config.json", R"({"add_eos_token": true, "eos_token": null})");
-  expected.pop_back();
-  EXPECT_EQ(make()->prepare(record("no")).ids, expected);
-  folder_.write("tokenizer_config.json", R"({"add_bos_token": true, "bos_token": "<s>"})");
-  expect_user_error(ExitCode::model, {"tokenizer_config.json", "bos_token", "<s>"},
-                    [&] { make(); });
+                R"({"add_bos_token": true, "bos_token": "<|begin_of_text|>"})");
+  const auto processor = make();
+  EXPECT_EQ(processor->prepare(record("no")).ids, plain("a mass site 3:"));
 }
 
 TEST_F(ClassProcessorTest, APostProcessorThatCannotBeFollowedIsRefused) {

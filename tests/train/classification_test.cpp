@@ -37,7 +37,6 @@ TEST_F(Classification, TheHeadIsTheRowsOfTheClassTokensInTheOrderWritten) {
               static_cast<float>(stored['1' * head.dim(1) + i]));
   }
   EXPECT_EQ(session.model().trained_names().back(), "head.weight");
-  EXPECT_EQ(session.memory().parameters.trainable % head.elements(), 0);
 }
 
 TEST_F(Classification, ABatchsRowsAreTheLastTokens) {
@@ -139,7 +138,7 @@ TEST_F(Classification, TheSavedHeadIsWhereAnotherRunStarts) {
 }
 
 TEST_F(Classification, TheScoresAreThoseOfEverySampleAlone) {
-  const Config c = load(folder_, class_config(folder_));
+  const Config c = load(folder_, class_config(folder_), {"train.batch_size=5"});
   Session session(c, Session::Purpose::train);
   const DataInputs& data = session.data();
   const Evaluation e = evaluate(session.backend(), session.arenas(), session.model(), data, 5);
