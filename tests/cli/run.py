@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import cases_errors
+import cases_export
 import cases_front_door
 import cases_interface
 import cases_models
@@ -24,7 +25,8 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     arguments = parser.parse_args()
     cases = [function for module in (
-        cases_interface, cases_front_door, cases_errors, cases_models, cases_runs)
+        cases_interface, cases_front_door, cases_errors, cases_models, cases_runs,
+        cases_export)
              for name, function in vars(module).items() if name.startswith("case_")]
     return run_cases(cases, arguments.medvqa, arguments.only)
 
