@@ -27,15 +27,34 @@ void set_dtype(json& section, DType dtype, bool must) {
   }
 }
 
-// The token that stands for nothing, which a sequence classifier must not look at.
+json read_if_there(const fs::path& file) {
+  return fs::exists(file) ? io::read_json_file(file, {.code = ExitCode::model}) : json::object();
+}
+
+// The id of the tokenizer's pad_token; null if it names none.
+json pad_token_of_tokenizer(const fs::path& base) {
+  json named = read_if_there(base / "tokenizer_config.json").value("pad_token", json());
+  if (named.is_object()) named = named.value("content", json());
+  if (!named.is_string()) return {};
+  const json tokenizer = read_if_there(base / "tokenizer.json");
+  for (const json& token : tokenizer.value("added_tokens", json::array())) {
+    if (token.is_object() && token.value("content", json()) == named) {
+      return token.value("id", json());
+    }
+  }
+  return {};
+}
+
+// The token that stands for nothing: a sequence classifier looks at the last one that is another.
+// With the end of a text in its place, a text must not end in that.
 json pad_token(const fs::path& base, const json& config) {
   const auto first = [](const json& ids) { return ids.is_array() && !ids.empty() ? ids[0] : ids; };
   for (const char* file : {"config.json", "generation_config.json"}) {
-    if (!fs::exists(base / file)) continue;
-    const json content = io::read_json_file(base / file, {.code = ExitCode::model});
-    const json id = first(content.value("pad_token_id", json()));
+    const json id = first(read_if_there(base / file).value("pad_token_id", json()));
     if (id.is_number_integer()) return id;
   }
+  const json id = pad_token_of_tokenizer(base);
+  if (id.is_number_integer()) return id;
   return first(config.at("text_config").value("eos_token_id", json()));
 }
 

@@ -364,7 +364,13 @@ TEST_F(Export, AClassifierIsASequenceClassifier) {
   EXPECT_EQ(config.at("architectures"), json::array({"LlamaForSequenceClassification"}));
   EXPECT_EQ(config.at("id2label"), (json{{"0", "No"}, {"1", "Yes"}}));
   EXPECT_EQ(config.at("label2id"), (json{{"No", 0}, {"Yes", 1}}));
-  EXPECT_TRUE(config.at("pad_token_id").is_number_integer());
+  const json tokenizer = json::parse(bytes_of_file(base / "tokenizer.json"));
+  const json& added = tokenizer.at("added_tokens");
+  const auto pad = std::find_if(added.begin(), added.end(), [](const json& t) {
+    return t.at("content") == "<|finetune_right_pad_id|>";
+  });
+  ASSERT_NE(pad, added.end());
+  EXPECT_EQ(config.at("pad_token_id"), pad->at("id"));
   EXPECT_NE(bytes_of_file(request_.out / "NOTICE").find("Meta Llama 3"), std::string::npos);
 
   request_.form = ExportForm::adapter;
