@@ -2,8 +2,9 @@
 """Live comparison with transformers + PEFT + bitsandbytes on fresh random models.
 
 For every seed a model of drawn shape, an adapter with B != 0 and samples are made, run through the
-reference stack and through medvqa, and compared: a Qwen2-VL, an mllama and a llama in turn, unless
---family says which. Needs scripts/requirements-reference.txt.
+reference stack and through medvqa, and compared: a Qwen2-VL, an mllama, a llama, a Qwen2.5-VL and a
+llama that classifies texts in turn, unless --family says which. Needs
+scripts/requirements-reference.txt.
 Prints a table a seed and, last, `N passed, N failed`; exit code 1 when a case failed.
 """
 
@@ -52,7 +53,7 @@ def train_in(case_folder: Path, recipe, training, encoded, first, compute) -> tu
                                     compute)
     probe = model.probe(first)
     records = model.train(encoded, training)
-    return probe, records, {k: p.detach().numpy() for k, p in model.adapter().items()}
+    return probe, records, {k: p.detach().numpy() for k, p in model.trained().items()}
 
 
 def some_step_has_no_image(encoded: list, training: run_reference.Training) -> bool:
@@ -65,6 +66,10 @@ def some_step_has_no_image(encoded: list, training: run_reference.Training) -> b
 
 def make_samples(seed: int, count: int, folder: Path, recipe, training) -> list:
     """Writes the data set of a seed and encodes it."""
+    if recipe.family == "llama_classes":
+        family = run_reference.FAMILIES[recipe.family]
+        family.write_samples(recipe, count, folder)
+        return family.encoded(recipe, folder, run_reference.Sample)
     if recipe.family == "llama":
         samples.write_texts(seed, count, folder)
         return run_reference.load_samples(folder / "checkpoint", folder)
@@ -100,6 +105,9 @@ def make_case(seed: int, folder: Path, family) -> Case:
         {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora},
         dataclasses.asdict(training), model)
     config["task"] = "text" if recipe.family == "llama" else "vqa"
+    if recipe.family == "llama_classes":
+        settings = family.settings(recipe, folder / "checkpoint")
+        config = config | settings | {"data": config["data"] | settings["data"]}
     (folder / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     return Case(folder, recipe, training, encoded, first, *results)
 
@@ -138,7 +146,7 @@ def compare_training(table: compare.Table, medvqa: program.Program, case: Case) 
     table.holds("PEFT: unexpected keys", len(result.unexpected_keys),
                 not result.unexpected_keys)
     reference = run_reference.Reference(case.checkpoint, case.recipe, run / "adapter")
-    inside = {k: p.detach().numpy() for k, p in reference.adapter().items()}
+    inside = {k: p.detach().numpy() for k, p in reference.trained().items()}
     same = set(inside) == set(written) and all(np.array_equal(inside[k], written[k])
                                                for k in inside)
     table.holds("PEFT: tensors are the file's", "same" if same else "different", same)

@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""Packed batches of mllama samples with no, one, two and three pictures against transformers.
+"""Packed batches of samples with no, one, two and three pictures against transformers.
 
     .venv-reference/bin/python scripts/parity_packed.py \\
         --driver build/cpu/tests/drivers/medvqa_model_driver
 
 The data formats carry one picture a sample, so these samples are drawn here and handed to the
 driver as tensors. The reference runs them one at a time. Pictures of one to four tiles, tall, wide
-and tiny; first in the text, between words, in runs; text before, between and after them.
+and tiny; first in the text, between words, in runs; text before, between and after them. An
+mllama, a Qwen2-VL and a Qwen2.5-VL in turn, unless --family says which.
 """
 
 import argparse
@@ -24,9 +25,10 @@ import transformers
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from reference import compare, mllama_family, program, run_reference
+from reference import compare, program, run_reference
 
 ROOT = Path(__file__).resolve().parent.parent
+FAMILIES = ["mllama", "qwen2_vl", "qwen2_5_vl"]
 SHAPES = [(1, 1), (3, 1), (1, 3), (4, 1), (1, 4), (2, 2), (1, 2), (2, 1), (0.3, 0.2), (6, 0.2)]
 
 
@@ -37,21 +39,33 @@ def draw_picture(rng: random.Random, shape: tuple, tile: int) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
+def placeholders(config, images: list, tensors: dict) -> list:
+    """The ids that stand for each picture: one, or one for every merged patch."""
+    if config.model_type == "mllama":
+        return [[config.image_token_index]] * len(images)
+    merge = config.vision_config.spatial_merge_size
+    return [[config.image_token_id] * (int(grid.prod()) // merge**2)
+            for grid in tensors.get("image_grid_thw", [])]
+
+
 def draw_sample(rng: random.Random, encoder, config, pictures: int, tile: int):
     """A sample of random words with placeholders among them; labels on the last words."""
-    words = config.text_config.vocab_size
-    text = lambda low, high: [rng.randrange(words) for _ in range(rng.randint(low, high))]
-    image = [config.image_token_index]
+    special = {getattr(config, key, None) for key in ("image_token_id", "video_token_id")}
+    words = [i for i in range(config.text_config.vocab_size) if i not in special]
+    text = lambda low, high: [rng.choice(words) for _ in range(rng.randint(low, high))]
+    # Qwen's pictures stand between marks of their own: something is always between two.
+    least = 0 if config.model_type == "mllama" else 1
+    images = [draw_picture(rng, rng.choice(SHAPES), tile) for _ in range(pictures)]
+    tensors = encoder.family.image_tensors(encoder.processor, images) if images else {}
     ids = text(0, 4) if pictures else text(1, 4)
-    for _ in range(pictures):
-        ids += image + text(0, 3)
+    for image in placeholders(config, images, tensors):
+        ids += image + text(least, 3)
     ids += text(4, 9)
     count = rng.randint(1, 3)
     labels = [-100] * (len(ids) - count) + ids[-count:]
-    images = [draw_picture(rng, rng.choice(SHAPES), tile) for _ in range(pictures)]
-    tensors = mllama_family.image_tensors(encoder.processor, images) if images else {}
     rows = torch.arange(len(ids) - count - 1, len(ids) - 1)
-    return run_reference.Sample(torch.tensor(ids), torch.tensor(labels), rows, tensors)
+    labels = torch.tensor(labels)
+    return run_reference.Sample(torch.tensor(ids), labels, rows, tensors, labels[rows + 1])
 
 
 def patches(tiles: torch.Tensor, patch: int) -> torch.Tensor:
@@ -64,37 +78,41 @@ def patches(tiles: torch.Tensor, patch: int) -> torch.Tensor:
 def batch_tensors(samples: list, recipe) -> dict:
     """What the driver reads."""
     joined = run_reference.inputs(samples, [torch.arange(len(s.input_ids)) for s in samples])
-    ratios = [(high, wide) for high in range(1, 5) for wide in range(1, 5) if high * wide <= 4]
-    grids = [[1, ratios[i - 1][0] * recipe.tile_side, ratios[i - 1][1] * recipe.tile_side]
-             for i in joined.get("aspect_ratio_ids", [])]
-    pixels = torch.from_numpy(joined["pixel_values"]) if grids else torch.zeros(0, 3, 8, 8)
-    rows = patches(pixels, recipe.patch_size) if grids else torch.zeros(0, 1)
+    rows, grids = torch.zeros(0, 1), joined.get("image_grid_thw", [])
+    if "aspect_ratio_ids" in joined:
+        ratios = [(high, wide) for high in range(1, 5) for wide in range(1, 5) if high * wide <= 4]
+        grids = [[1, ratios[i - 1][0] * recipe.tile_side, ratios[i - 1][1] * recipe.tile_side]
+                 for i in joined["aspect_ratio_ids"]]
+        rows = patches(torch.from_numpy(joined["pixel_values"]), recipe.patch_size)
+    elif "pixel_values" in joined:
+        rows = torch.from_numpy(joined["pixel_values"])
     return {"input_ids": joined["input_ids"], "labels": joined["labels"],
             "cu_seqlens": joined["cu_seqlens"], "patches": np.ascontiguousarray(rows.numpy()),
             "grids": np.array(grids, dtype=np.int64).reshape(-1, 3)}
 
 
-def run_seed(seed: int, driver: Path) -> compare.Table:
+def run_seed(seed: int, driver: Path, family) -> compare.Table:
     """One checkpoint, several batches."""
-    recipe = mllama_family.draw(seed)
+    recipe = family.draw(seed)
     rng = random.Random(seed + 3)
-    table = compare.Table(f"seed {seed}: {dataclasses.asdict(recipe)}")
+    table = compare.Table(f"{recipe.family}, seed {seed}: {dataclasses.asdict(recipe)}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        mllama_family.write_checkpoint(recipe, folder / "checkpoint")
+        family.write_checkpoint(recipe, folder / "checkpoint")
         run_reference.make_adapter(folder / "checkpoint", recipe, folder / "adapter")
         model = {"quantization": "nf4", "double_quant": False} \
             if recipe.storage == "nf4_on_load" else {"quantization": "auto"}
+        if hasattr(recipe, "features"):
+            model["vision_features"] = recipe.features
         config = program.configuration(
             "checkpoint", "none.jsonl", "adapter", "run",
             {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora},
-            dataclasses.asdict(run_reference.Training()),
-            model | {"vision_features": recipe.features})
+            dataclasses.asdict(run_reference.Training()), model)
         (folder / "config.json").write_text(json.dumps(config))
         encoder = run_reference.Encoder(folder / "checkpoint")
         reference = run_reference.Reference(folder / "checkpoint", recipe, folder / "adapter")
         base = reference.model.get_base_model().config
-        tile = recipe.tile_side * recipe.patch_size
+        tile = recipe.tile_side * recipe.patch_size if recipe.family == "mllama" else 70
         for counts in ([1], [2], [0, 1], [2, 0, 1], [3, 1, 2, 0], [0]):
             samples = [draw_sample(rng, encoder, base, n, tile) for n in counts]
             save_file(batch_tensors(samples, recipe), folder / "inputs.safetensors")
@@ -114,7 +132,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--driver", type=Path,
                         default=ROOT / "build/cpu/tests/drivers/medvqa_model_driver")
-    parser.add_argument("--seeds", type=int, default=4, help="how many fresh consecutive seeds")
+    parser.add_argument("--family", choices=FAMILIES)
+    parser.add_argument("--seeds", type=int, default=6, help="how many fresh consecutive seeds")
     parser.add_argument("--seed", type=int, action="append", help="a given seed, repeatable")
     arguments = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
@@ -122,8 +141,10 @@ def main() -> int:
     torch.set_num_threads(min(2, torch.get_num_threads()))
     start = random.SystemRandom().randrange(2**31 - 4096)
     passed = failed = 0
-    for seed in arguments.seed or range(start, start + arguments.seeds):
-        table = run_seed(seed, arguments.driver.resolve())
+    families = [arguments.family] if arguments.family else FAMILIES
+    for place, seed in enumerate(arguments.seed or range(start, start + arguments.seeds)):
+        family = run_reference.FAMILIES[families[place % len(families)]]
+        table = run_seed(seed, arguments.driver.resolve(), family)
         table.print()
         sys.stdout.flush()
         passed, failed = passed + table.passed, failed + table.failed

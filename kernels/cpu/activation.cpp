@@ -2,8 +2,25 @@
 
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/elements.h"
+#include "kernels/cpu/vector_clones.h"
 
 namespace medvqa::cpu {
+
+namespace {
+
+template <class Function, class T>
+MEDVQA_VECTOR_CLONES void activate(const T* x, std::int64_t n, T* y) {
+  for (std::int64_t c = 0; c < n; ++c) y[c] = static_cast<T>(Function::value(load(x[c])));
+}
+
+template <class Function, class T>
+MEDVQA_VECTOR_CLONES void activate_backward(const T* x, const T* dy, std::int64_t n,
+                                            bool accumulate, T* dx) {
+  put_row(dx, n, accumulate,
+          [=](std::int64_t c) { return load(dy[c]) * Function::derivative(load(x[c])); });
+}
+
+}  // namespace
 
 void CpuBackend::do_activation(ops::Activation kind, const Tensor& x, const Tensor& y) {
   if (x.elements() == 0) return;
@@ -11,11 +28,7 @@ void CpuBackend::do_activation(ops::Activation kind, const Tensor& x, const Tens
     dispatch_activation<Accumulator<T>>(kind, [&]<class Function>() {
       const std::int64_t columns = x.row_elements();
       parallel_for(x.dim(0), columns * 8, [&](std::int64_t i) {
-        const T* xr = row<T>(x, i);
-        T* yr = row<T>(y, i);
-        for (std::int64_t c = 0; c < columns; ++c) {
-          yr[c] = static_cast<T>(Function::value(load(xr[c])));
-        }
+        activate<Function>(row<T>(x, i), columns, row<T>(y, i));
       });
     });
   });
@@ -28,11 +41,8 @@ void CpuBackend::do_activation_backward(ops::Activation kind, const Tensor& x, c
     dispatch_activation<Accumulator<T>>(kind, [&]<class Function>() {
       const std::int64_t columns = x.row_elements();
       parallel_for(x.dim(0), columns * 8, [&](std::int64_t i) {
-        const T* xr = row<T>(x, i);
-        const T* dyr = row<T>(dy, i);
-        T* dxr = row<T>(dx.tensor, i);
-        put_row(dxr, columns, dx.accumulate,
-                [=](std::int64_t c) { return load(dyr[c]) * Function::derivative(load(xr[c])); });
+        activate_backward<Function>(row<T>(x, i), row<T>(dy, i), columns, dx.accumulate,
+                                    row<T>(dx.tensor, i));
       });
     });
   });

@@ -30,8 +30,8 @@ struct Silu {
 
 template <class A>
 struct GeluErf {
-  static A normal_cdf(A x) {
-    return A(0.5) * (A(1) + std::erf(x * (std::numbers::sqrt2_v<A> / A(2))));
+  [[gnu::always_inline]] static A normal_cdf(A x) {
+    return A(0.5) * (A(1) + error_function(x * (std::numbers::sqrt2_v<A> / A(2))));
   }
   [[gnu::always_inline]] static A value(A x) { return x * normal_cdf(x); }
   [[gnu::always_inline]] static A derivative(A x) {

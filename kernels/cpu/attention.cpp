@@ -13,6 +13,7 @@
 #include "kernels/cpu/cpu_backend.h"
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/head_product.h"
+#include "kernels/cpu/vector_clones.h"
 #include "kernels/cpu/vector_math.h"
 #include "medvqa/ops/scratch.h"
 
@@ -108,7 +109,7 @@ void copy_rows(const Tensor& t_THD, std::int64_t begin, std::int64_t n, std::int
   const std::int64_t size = t_THD.dim(2);
   for (std::int64_t i = 0; i < n; ++i) {
     const T* source = head_row<T>(t_THD, begin + i, head);
-    put_row(out + i * size, size, false, [=](std::int64_t d) { return load(source[d]); });
+    std::transform(source, source + size, out + i * size, as_operand<T>);
   }
   std::fill(out + n * size, out + padded(n) * size, O(0));
 }
@@ -124,7 +125,7 @@ void copy_columns(const Tensor& t_THD, std::int64_t begin, std::int64_t n, std::
     const std::int64_t end = std::min(n, block + ops::kAttentionPadding);
     for (std::int64_t d = 0; d < size; ++d) {
       O* line = out + d * padded(n);
-      for (std::int64_t i = block; i < end; ++i) put(line[i], load(source[i * stride + d]), false);
+      for (std::int64_t i = block; i < end; ++i) line[i] = as_operand(source[i * stride + d]);
       std::fill(line + end, line + block + ops::kAttentionPadding, O(0));
     }
   }
@@ -132,8 +133,8 @@ void copy_columns(const Tensor& t_THD, std::int64_t begin, std::int64_t n, std::
 
 // probabilities = exp(scale * score - top), zero where not visible; returns their sum and log sum.
 template <class A, class O>
-std::pair<A, A> softmax_row(const A* scores, A scale, std::int64_t visible, std::int64_t columns,
-                            O* probabilities) {
+MEDVQA_VECTOR_CLONES std::pair<A, A> softmax_row(const A* scores, A scale, std::int64_t visible,
+                                                 std::int64_t columns, O* probabilities) {
   A top = scores[0];
 #pragma omp simd reduction(max : top)
   for (std::int64_t s = 0; s < visible; ++s) top = scores[s] > top ? scores[s] : top;
@@ -141,7 +142,7 @@ std::pair<A, A> softmax_row(const A* scores, A scale, std::int64_t visible, std:
   A total = 0;
 #pragma omp simd reduction(+ : total)
   for (std::int64_t s = 0; s < visible; ++s) {
-    const A e = exponential(scale * scores[s] - top);
+    const A e = exponential(std::fma(scale, scores[s], -top));
     total += e;
     put(probabilities[s], e, false);
   }
@@ -200,6 +201,21 @@ void put_rows(const ops::GradOut& out, std::int64_t begin, std::int64_t n, std::
 }
 
 // probabilities = exp(scale * scores - lse);  ds = probabilities * (dp - delta).
+template <class A, class O>
+MEDVQA_VECTOR_CLONES void score_gradient_row(const A* scores, const A* dp, A scale, A lse, A delta,
+                                             std::int64_t visible, std::int64_t columns,
+                                             O* probabilities, O* ds) {
+#pragma omp simd
+  for (std::int64_t s = 0; s < visible; ++s) {
+    const A probability = exponential(std::fma(scale, scores[s], -lse));
+    const A gradient = probability * (dp[s] - delta);
+    put(probabilities[s], probability, false);
+    put(ds[s], gradient, false);
+  }
+  std::fill(probabilities + visible, probabilities + columns, O(0));
+  std::fill(ds + visible, ds + columns, O(0));
+}
+
 template <class T, class A, class O>
 void score_gradients(const ops::AttentionBackward& b, const Tile& tile, const A* scores,
                      const A* dp, O* probabilities, O* ds) {
@@ -213,17 +229,9 @@ void score_gradients(const ops::AttentionBackward& b, const Tile& tile, const A*
 #pragma omp simd reduction(+ : delta)
     for (std::int64_t d = 0; d < size; ++d) delta += load(y[d]) * load(dy[d]);
     const A lse = row<A>(b.forward.lse_HT, tile.head)[tile.token + i];
-    const std::int64_t visible = tile.visible(i);
     const std::int64_t begin = i * keys;
-#pragma omp simd
-    for (std::int64_t s = begin; s < begin + visible; ++s) {
-      const A probability = exponential(scale * scores[s] - lse);
-      const A gradient = probability * (dp[s] - delta);
-      put(probabilities[s], probability, false);
-      put(ds[s], gradient, false);
-    }
-    std::fill(probabilities + begin + visible, probabilities + begin + keys, O(0));
-    std::fill(ds + begin + visible, ds + begin + keys, O(0));
+    score_gradient_row(scores + begin, dp + begin, scale, lse, delta, tile.visible(i), keys,
+                       probabilities + begin, ds + begin);
   }
   const std::int64_t end = padded(tile.rows) * keys;
   std::fill(probabilities + tile.rows * keys, probabilities + end, O(0));

@@ -24,7 +24,8 @@ void put(T& destination, Accumulator<T> value, bool accumulate) {
 // destination[c] = value(c), or += value(c), for c in [0, n). The choice stands outside the loops,
 // which become vector code.
 template <class T, class F>
-void put_row(T* destination, std::int64_t n, bool accumulate, F&& value) {
+[[gnu::always_inline]] inline void put_row(T* destination, std::int64_t n, bool accumulate,
+                                           F&& value) {
   if (accumulate) {
     for (std::int64_t c = 0; c < n; ++c) put(destination[c], value(c), true);
   } else {

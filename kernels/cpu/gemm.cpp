@@ -48,13 +48,12 @@ MatmulCache::Entry MatmulCache::make(const ops::Gemm& p, bool add_to_c) const {
     }
   }
   attributes.set_post_ops(after);
-  if (p.bias_N && p.alpha == 1) {
-    const dnnl::matmul::desc d(e.a, e.b, e.bias, e.c);
-    e.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(d, attributes, engine_));
-  } else {
-    const dnnl::matmul::desc d(e.a, e.b, e.c);
-    e.primitive = dnnl::matmul(dnnl::matmul::primitive_desc(d, attributes, engine_));
-  }
+  attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
+  const auto d = p.bias_N && p.alpha == 1 ? dnnl::matmul::desc(e.a, e.b, e.bias, e.c)
+                                          : dnnl::matmul::desc(e.a, e.b, e.c);
+  const dnnl::matmul::primitive_desc chosen(d, attributes, engine_);
+  e.scratchpad = chosen.scratchpad_desc();
+  e.primitive = dnnl::matmul(chosen);
   return e;
 }
 
@@ -81,7 +80,9 @@ void MatmulCache::run(const ops::Gemm& p, bool add_to_c) {
     found = entries_.emplace(key, make(p, add_to_c)).first;
   }
   const Entry& e = found->second;
+  if (scratchpad_.size() < e.scratchpad.get_size()) scratchpad_.resize(e.scratchpad.get_size());
   std::unordered_map<int, dnnl::memory> operands{
+      {DNNL_ARG_SCRATCHPAD, dnnl::memory(e.scratchpad, engine_, scratchpad_.data())},
       {DNNL_ARG_SRC, dnnl::memory(e.a, engine_, p.a.data)},
       {DNNL_ARG_WEIGHTS, dnnl::memory(e.b, engine_, p.b.data)},
       {DNNL_ARG_DST, dnnl::memory(e.c, engine_, p.c.data)}};
@@ -153,18 +154,20 @@ void gemm_f16(const ops::Gemm& p, bool add_to_c, MatmulCache& matmuls, const Ten
 
 void CpuBackend::do_gemm(const ops::Gemm& p, const Tensor& scratch) {
   if (p.c.elements() == 0) return;
-  const bool add_to_c = p.accumulate || p.residual_MN;
-  if (p.residual_MN && p.residual_MN.data != p.c.data) do_copy(p.residual_MN, p.c);
+  ops::Gemm product = p;
+  if (p.preactivation_MN) product.c = p.preactivation_MN;
+  const Tensor& z = product.c;
+  const bool add = p.accumulate || p.residual_MN;
+  const Tensor& addend = p.residual_MN ? p.residual_MN : p.c;
+  if (add && addend.data != z.data) do_copy(addend, z);
   if (p.a.dtype == DType::f64) {
-    gemm_f64(p, add_to_c);
+    gemm_f64(product, add);
   } else if (p.a.dtype == DType::f16) {
-    gemm_f16(p, add_to_c, *matmuls_, scratch);
+    gemm_f16(product, add, *matmuls_, scratch);
   } else {
-    matmuls_->run(p, add_to_c);
+    matmuls_->run(product, add);
   }
-  if (p.activation == ops::Activation::none) return;
-  if (p.preactivation_MN) do_copy(p.c, p.preactivation_MN);
-  do_activation(p.activation, p.c, p.c);
+  if (p.activation != ops::Activation::none) do_activation(p.activation, z, p.c);
 }
 
 void CpuBackend::do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) {

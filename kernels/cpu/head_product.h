@@ -15,6 +15,11 @@ namespace medvqa::cpu {
 template <class T>
 using Operand = std::conditional_t<std::is_same_v<T, Float16>, float, T>;
 
+template <class T>
+Operand<T> as_operand(const T& x) {
+  return static_cast<Operand<T>>(x);
+}
+
 // c[m, n] = op(a) b, or c += op(a) b. Rows of a and c stand one after another; b's begin `ldb`
 // elements apart. c is f32, or f64 where the operands are.
 struct HeadProduct {

@@ -58,12 +58,21 @@ void CpuBackend::do_linear_cross_entropy(const ops::LinearCrossEntropy& p, const
           for (std::int64_t v = 0; v < vocabulary; ++v) d[v] = static_cast<T>(zr[v]);
         }
       });
-      if (!p.dx_RC) continue;
-      do_gemm({.a = dz,
-               .b = p.weight_VC,
-               .c = p.dx_RC.tensor.rows_between(begin, end),
-               .accumulate = p.dx_RC.accumulate},
-              products);
+      if (p.dx_RC) {
+        do_gemm({.a = dz,
+                 .b = p.weight_VC,
+                 .c = p.dx_RC.tensor.rows_between(begin, end),
+                 .accumulate = p.dx_RC.accumulate},
+                products);
+      }
+      if (p.dweight_VC) {
+        do_gemm({.a = dz,
+                 .transpose_a = ops::Transpose::yes,
+                 .b = p.x_RC.rows_between(begin, end),
+                 .c = p.dweight_VC.tensor,
+                 .accumulate = p.dweight_VC.accumulate || begin > 0},
+                products);
+      }
     }
   });
 }

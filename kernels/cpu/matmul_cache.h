@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <vector>
 
 #include "medvqa/ops/params.h"
 
@@ -22,7 +23,7 @@ class MatmulCache {
   static constexpr std::size_t kMostEntries = 512;
   using Key = std::array<std::int64_t, 13>;
   struct Entry {
-    dnnl::memory::desc a, b, c, bias;
+    dnnl::memory::desc a, b, c, bias, scratchpad;
     dnnl::matmul primitive;
     int bias_argument = DNNL_ARG_BIAS;
   };
@@ -31,6 +32,8 @@ class MatmulCache {
   dnnl::engine engine_;
   dnnl::stream stream_;
   std::map<Key, Entry> entries_;
+  // The primitives' own temporaries: allocated by each call they cost a page fault for every 4 KiB.
+  std::vector<std::byte> scratchpad_;
 };
 
 }  // namespace medvqa::cpu

@@ -93,5 +93,7 @@ class Program:
 
 
 def read_adapter(folder: Path) -> dict:
-    """The tensors of adapter_model.safetensors by key."""
-    return load_file(folder / "adapter_model.safetensors")
+    """The tensors of adapter_model.safetensors by key, and those of head.safetensors."""
+    head = folder / "head.safetensors"
+    return load_file(folder / "adapter_model.safetensors") | (
+        load_file(head) if head.exists() else {})

@@ -1,5 +1,5 @@
 """Qwen2-VL: random checkpoints of any shape for a seed, written as they stand on the Hub, and
-what run_reference.py asks of a family.
+what run_reference.py asks of a family. Most of it is Qwen2.5-VL's as well.
 
 Four consecutive seeds cover nested NF4, plain NF4, NF4 quantised on load and nested NF4 again,
 with tied and untied heads; everything else is drawn. Linears are N(0, 1/fan_in), norms near 1,
@@ -22,6 +22,7 @@ from reference import checkpoints
 from reference import tokenizer as tokenizers_of_ours
 
 MODEL = Qwen2VLForConditionalGeneration
+PROCESSORS = {"qwen2_vl": "Qwen2VLProcessor", "qwen2_5_vl": "Qwen2_5_VLProcessor"}
 END_OF_TURN = "<|im_end|>"
 TARGETS = (r"model\.language_model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
            r"|model\.visual\.blocks\.\d+\.(attn\.(qkv|proj)|mlp\.fc[12])")
@@ -97,8 +98,8 @@ def draw(seed: int) -> Recipe:
         alpha=rng.choice([8, 16, 32]), rslora=rng.random() < 0.3)
 
 
-def configuration(recipe: Recipe, tokenizer) -> Qwen2VLConfig:
-    """The transformers configuration of a recipe; token ids are the tokenizer's."""
+def language(recipe: Recipe, tokenizer) -> dict:
+    """What a configuration says beside vision_config; token ids are the tokenizer's."""
     token = tokenizer.token_to_id
     text = {
         "vocab_size": tokenizer.get_vocab_size() + recipe.spare_rows,
@@ -111,24 +112,33 @@ def configuration(recipe: Recipe, tokenizer) -> Qwen2VLConfig:
         "bos_token_id": token("<|endoftext|>"), "eos_token_id": token("<|im_end|>"),
         "tie_word_embeddings": recipe.tied,
     }
+    return {"text_config": text, "tie_word_embeddings": recipe.tied,
+            "image_token_id": token("<|image_pad|>"), "video_token_id": token("<|video_pad|>"),
+            "vision_start_token_id": token("<|vision_start|>"),
+            "vision_end_token_id": token("<|vision_end|>")}
+
+
+def configuration(recipe: Recipe, tokenizer) -> Qwen2VLConfig:
+    """The transformers configuration of a recipe."""
     vision = {
         "depth": recipe.vision_depth, "embed_dim": recipe.vision_heads * recipe.vision_head_dim,
         "num_heads": recipe.vision_heads, "mlp_ratio": recipe.vision_mlp_ratio,
         "hidden_size": recipe.hidden, "patch_size": 14, "spatial_merge_size": 2,
         "temporal_patch_size": 2,
     }
-    return Qwen2VLConfig(
-        text_config=text, vision_config=vision, tie_word_embeddings=recipe.tied,
-        image_token_id=token("<|image_pad|>"), video_token_id=token("<|video_pad|>"),
-        vision_start_token_id=token("<|vision_start|>"),
-        vision_end_token_id=token("<|vision_end|>"))
+    return Qwen2VLConfig(vision_config=vision, **language(recipe, tokenizer))
 
 
 def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     """Writes weights, config.json, tokenizer and preprocessor files of a recipe into `folder`."""
+    write_model(recipe, folder, MODEL, configuration)
+
+
+def write_model(recipe: Recipe, folder: Path, kind: type, configuration_of) -> None:
+    """The same for a model class and its `configuration_of(recipe, tokenizer)`."""
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizers_of_ours.build(recipe.merges)
-    model = Qwen2VLForConditionalGeneration(configuration(recipe, tokenizer))
+    model = kind(configuration_of(recipe, tokenizer))
     scale = 2 / math.sqrt(recipe.hidden) if recipe.tied else 1.0
     checkpoints.fill(model, recipe.seed,
                      lambda name, noise: checkpoints.drawn(name, noise, scale))
@@ -180,7 +190,7 @@ def _write_preprocessor(recipe: Recipe, folder: Path) -> None:
         "image_mean": [0.48145466, 0.4578275, 0.40821073],
         "image_std": [0.26862954, 0.26130258, 0.27577711],
         "image_processor_type": "Qwen2VLImageProcessor", "merge_size": 2, "patch_size": 14,
-        "processor_class": "Qwen2VLProcessor", "resample": 3, "rescale_factor": 1 / 255,
+        "processor_class": PROCESSORS[recipe.family], "resample": 3, "rescale_factor": 1 / 255,
         "temporal_patch_size": 2,
     }
     if recipe.flat_config:
@@ -243,24 +253,30 @@ def prepared(model, recipe):
 
 def keep_double(model) -> None:
     """Removes transformers' casts to f32 inside norms and the vision rotation, for the oracle."""
+    keep_double_of(model, modeling_qwen2_vl, modeling_qwen2_vl.Qwen2VLRMSNorm,
+                   modeling_qwen2_vl.VisionAttention)
+
+
+def keep_double_of(model, modeling, norm: type, attention: type) -> None:
+    """The same for the classes of a modeling module."""
     def rotate(q, k, cos, sin):
         cos, sin = cos.unsqueeze(-2).double(), sin.unsqueeze(-2).double()
-        half = modeling_qwen2_vl.rotate_half
+        half = modeling.rotate_half
         return q * cos + half(q) * sin, k * cos + half(k) * sin
 
-    checkpoints.keep_rms_norms_double(model, modeling_qwen2_vl.Qwen2VLRMSNorm)
+    checkpoints.keep_rms_norms_double(model, norm)
     for module in model.modules():
-        if isinstance(module, modeling_qwen2_vl.VisionAttention):
-            module.forward = _with_rotation(module.forward, rotate)
+        if isinstance(module, attention):
+            module.forward = _with_rotation(module.forward, modeling, rotate)
 
 
-def _with_rotation(forward, rotate):
-    """`forward` with modeling_qwen2_vl's vision rotation exchanged while it runs."""
+def _with_rotation(forward, modeling, rotate):
+    """`forward` with the modeling module's vision rotation exchanged while it runs."""
     def wrapped(*arguments, **settings):
-        original = modeling_qwen2_vl.apply_rotary_pos_emb_vision
-        modeling_qwen2_vl.apply_rotary_pos_emb_vision = rotate
+        original = modeling.apply_rotary_pos_emb_vision
+        modeling.apply_rotary_pos_emb_vision = rotate
         try:
             return forward(*arguments, **settings)
         finally:
-            modeling_qwen2_vl.apply_rotary_pos_emb_vision = original
+            modeling.apply_rotary_pos_emb_vision = original
     return wrapped

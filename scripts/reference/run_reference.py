@@ -20,9 +20,12 @@ from PIL import Image
 from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import load_image
 
-from reference import checkpoints, compare, four_bit, llama_family, mllama_family, qwen2_vl_family
+from reference import (checkpoints, compare, four_bit, llama_classes_family, llama_family,
+                       mllama_family, qwen2_5_vl_family, qwen2_vl_family)
 
-FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family}
+# By model_type; the last is llama again, with another task.
+FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family,
+            "qwen2_5_vl": qwen2_5_vl_family, "llama_classes": llama_classes_family}
 
 
 @dataclasses.dataclass
@@ -30,9 +33,10 @@ class Sample:
     """One encoded sample; the tensors are the probe's, for this sample alone."""
 
     input_ids: torch.Tensor   # i64 [T]
-    labels: torch.Tensor      # i64 [T], -100 where the loss is not computed
-    logit_rows: torch.Tensor  # i64 [R]: row t predicts label t + 1
+    labels: torch.Tensor      # i64 [T], -100 where the loss is not computed; or i64 [1], a class
+    logit_rows: torch.Tensor  # i64 [R]: row t predicts label t + 1, or the class
     images: dict              # pixel_values f32 and the family's integers; empty without images
+    targets: torch.Tensor     # i64 [R]: what the rows predict
 
 
 @dataclasses.dataclass
@@ -96,7 +100,8 @@ class Encoder:
         ids = torch.tensor(encoding["input_ids"])
         inside = torch.tensor([begin <= a < b <= end for a, b in encoding["offset_mapping"]])
         labels = torch.where(inside, ids, -100)
-        return Sample(ids, labels, torch.nonzero(labels[1:] != -100).flatten(), tensors)
+        rows = torch.nonzero(labels[1:] != -100).flatten()
+        return Sample(ids, labels, rows, tensors, labels[rows + 1])
 
     def _content(self, text: str, pictures: int):
         """A message's parts; the templates of models without pictures take a string."""
@@ -152,6 +157,8 @@ def make_adapter(checkpoint: Path, recipe, folder: Path) -> None:
         warnings.simplefilter("ignore")
         model.save_pretrained(folder)
     (folder / "README.md").unlink(missing_ok=True)
+    if recipe.family == "llama_classes":
+        llama_classes_family.write_head(recipe, checkpoint, folder)
 
 
 class Reference:
@@ -161,7 +168,13 @@ class Reference:
                  compute: torch.dtype = torch.float32, weights: str = "rounded"):
         base = load_base(checkpoint, recipe, compute, weights)
         self.family = FAMILIES[recipe.family]
+        self.head = {}
+        if recipe.family == "llama_classes":
+            self.head["head.weight"] = self.family.replace_head(base, recipe, checkpoint, adapter,
+                                                                compute)
         self.model = PeftModel.from_pretrained(base, adapter, is_trainable=True).train()
+        for parameter in self.head.values():
+            parameter.requires_grad_(True)
         for parameter in self.adapter().values():
             wide = torch.float64 if compute == torch.float64 else torch.float32
             parameter.data = parameter.data.to(wide)
@@ -171,6 +184,10 @@ class Reference:
         """Adapter parameters by their key in adapter_model.safetensors."""
         return {name.replace(".default.", "."): parameter
                 for name, parameter in self.model.named_parameters() if "lora_" in name}
+
+    def trained(self) -> dict[str, torch.nn.Parameter]:
+        """All that is trained: the adapter, and the head of a classification."""
+        return self.adapter() | self.head
 
     def position_ids(self, sample: Sample) -> torch.Tensor:
         """Positions as the decoder sees them, i64 [A, T] or [T]."""
@@ -191,8 +208,8 @@ class Reference:
         loss, logits = 0.0, []
         for sample in samples:
             rows = self.logits(sample)
-            targets = sample.labels[sample.logit_rows + 1]
-            part = torch.nn.functional.cross_entropy(rows, targets, reduction="sum") / tokens
+            part = torch.nn.functional.cross_entropy(
+                rows, sample.targets, reduction="sum") / tokens
             part.backward()
             loss += float(part.detach().double())
             logits.append(rows.detach())
@@ -205,7 +222,7 @@ class Reference:
         loss, _, logits = self.accumulate(samples)
         tensors["logits"] = torch.cat(logits).numpy()
         tensors["loss"] = np.array([loss], dtype=tensors["logits"].dtype)
-        for key, parameter in self.adapter().items():
+        for key, parameter in self.trained().items():
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
             tensors["grad." + key] = grad.clone().numpy()
         self.model.zero_grad(set_to_none=True)
@@ -213,7 +230,7 @@ class Reference:
 
     def train(self, samples: list[Sample], recipe: Training) -> list[dict]:
         """Runs `recipe.steps` optimizer steps; one record a step, as in metrics.jsonl."""
-        parameters = list(self.adapter().values())
+        parameters = list(self.trained().values())
         optimizer = bitsandbytes.optim.AdamW8bit(
             parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, linear_schedule(recipe))

@@ -1,4 +1,5 @@
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
@@ -85,6 +86,9 @@ bool print_table(const std::vector<std::string>& arguments) {
 
 void print_evaluation(const train::Config& config, bool shuffle_images) {
   const train::Evaluation e = train::evaluate_only(config, shuffle_images);
+  if (e.classes) {
+    for (const std::string& text : train::to_lines(e)) spdlog::info("{}", text);
+  }
   nlohmann::json line = train::to_json(e, 0);
   line.erase("step");
   line["shuffled_images"] = shuffle_images;

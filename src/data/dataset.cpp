@@ -113,6 +113,28 @@ std::vector<std::int64_t> epoch_order(std::int64_t examples, bool shuffle, std::
   return order;
 }
 
+std::vector<std::int64_t> length_grouped(std::vector<std::int64_t> order,
+                                         std::span<const std::int64_t> lengths,
+                                         std::int64_t step_samples) {
+  MEDVQA_CHECK(order.size() == lengths.size() && step_samples > 0, "a length a sample");
+  constexpr std::int64_t kMostSteps = 50, kLeastPieces = 4;
+  const auto count = static_cast<std::int64_t>(order.size());
+  const std::int64_t steps =
+      std::clamp<std::int64_t>(count / (kLeastPieces * step_samples), 1, kMostSteps);
+  const std::int64_t piece = steps * step_samples;
+  const auto longer = [&](std::int64_t a, std::int64_t b) {
+    return lengths[static_cast<std::size_t>(a)] > lengths[static_cast<std::size_t>(b)];
+  };
+  auto longest = order.begin();
+  for (std::int64_t begin = 0; begin < count; begin += piece) {
+    const auto first = order.begin() + begin;
+    std::stable_sort(first, order.begin() + std::min(count, begin + piece), longer);
+    if (longer(*first, *longest)) longest = first;
+  }
+  if (!order.empty()) std::iter_swap(order.begin(), longest);
+  return order;
+}
+
 Batch pack(const Processor& processor, std::span<const Example* const> examples,
            bool with_patches) {
   Batch batch;
@@ -122,6 +144,7 @@ Batch pack(const Processor& processor, std::span<const Example* const> examples,
     batch.labels.insert(batch.labels.end(), example->labels.begin(), example->labels.end());
     batch.cu_seqlens.push_back(static_cast<std::int32_t>(batch.ids.size()));
     batch.sample_ids.push_back(example->id);
+    if (example->class_index) batch.classes.push_back(*example->class_index);
     if (example->image.empty()) continue;
     batch.grids.push_back(example->grid);
     batch.patch_rows += example->grid.patches();

@@ -67,6 +67,7 @@ Records build_records(const Source& source, const std::vector<RowFile>& files, b
   RecordForm form;
   form.nested = by_path;
   form.keep_going = source.keep_going;
+  form.text_only = source.text_only;
   RecordBuilder builder(form);
   Records records;
   for (const RowFile& file : files) {

@@ -8,6 +8,7 @@
 
 #include "medvqa/core/error.h"
 #include "medvqa/io/json.h"
+#include "src/data/class_processor.h"
 #include "src/data/processor_llama.h"
 #include "src/data/processor_mllama.h"
 #include "src/data/processor_qwen2_vl.h"
@@ -15,7 +16,17 @@
 
 namespace medvqa::data {
 
+namespace {
+
+// Qwen2.5-VL's pictures, words and template are Qwen2-VL's.
+bool is_qwen2_vl(const std::string& type) {
+  return type == "qwen2_vl" || type == "qwen2_5_vl";
+}
+
+}  // namespace
+
 std::int64_t Example::label_count() const {
+  if (class_index) return 1;
   if (labels.empty()) return 0;
   const auto rest = std::span(labels).subspan(1);
   return std::count_if(rest.begin(), rest.end(), [](std::int32_t l) { return l != kNoLabel; });
@@ -26,12 +37,13 @@ std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_fol
                                           const ProcessorOptions& options) {
   const io::JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
   const std::string type = root.string("model_type");
-  if (type == "qwen2_vl") return make_qwen2_vl_processor(model_folder, config, options);
+  if (options.classes) return make_class_processor(model_folder, config, options);
+  if (is_qwen2_vl(type)) return make_qwen2_vl_processor(model_folder, config, options);
   if (type == "mllama") return make_mllama_processor(model_folder, config, options);
   if (type == "llama") return make_llama_processor(model_folder, config, options);
   root.fail(
-      fmt::format("\"model_type\" is \"{}\", expected \"llama\", \"mllama\" or \"qwen2_vl\"; this "
-                  "architecture is not built in",
+      fmt::format("\"model_type\" is \"{}\", expected \"llama\", \"mllama\", \"qwen2_vl\" or "
+                  "\"qwen2_5_vl\"; this architecture is not built in",
                   type));
 }
 
@@ -45,7 +57,7 @@ std::int64_t max_image_pixels(const std::filesystem::path& model_folder,
     return std::min(most, options.max_pixels.value_or(most));
   }
   // llama has no pictures; build_model refuses other architectures with more to say.
-  if (type != "qwen2_vl") return 0;
+  if (!is_qwen2_vl(type)) return 0;
   return read_qwen2_vl_image_config(model_folder, options).max_pixels;
 }
 

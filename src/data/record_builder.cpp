@@ -86,14 +86,19 @@ std::string spelled(const std::string& text, const RecordForm& form) {
 
 Record RecordBuilder::build(const RowFile& file, const Row& row) {
   Record record;
-  record.question = spelled(required_text(file, row, "question"), form_);
-  record.answer = spelled(required_text(file, row, "answer"), form_);
   record.id = unique_id(file, row);
   record.place = where(file, row);
   for (const auto& item : row.value.items()) {
     if (is_scalar(item.value())) record.columns[item.key()] = scalar_text(item.value());
   }
   if (form_.nested) add_nested(file, row, record.columns);
+  if (form_.text_only) {
+    const auto image = record.columns.find(form_.image);
+    if (image != record.columns.end()) record.image_name = image->second;
+    return record;
+  }
+  record.question = spelled(required_text(file, row, "question"), form_);
+  record.answer = spelled(required_text(file, row, "answer"), form_);
   record.columns["question"] = record.question;
   record.columns["answer"] = record.answer;
   find_image(file, row, record);

@@ -18,6 +18,7 @@ struct RecordForm {
   bool lower_case = false;  // lower-cased and stripped, as the published copies of VQA-RAD are
   bool keep_going = false;  // as Source's
   bool nested = false;      // "label" may be a list, and scalars of the object "meta" are columns
+  bool text_only = false;   // as Source's
 };
 
 // Question or answer in the form's spelling.

@@ -123,6 +123,7 @@ void append_records(const SynthRequest& r, std::size_t i, const SynthCase& c, co
                       {"split", c.is_validation ? "val" : "train"},
                       {"label", labels_of(c.phantom)},
                       {"report", report_of(c.phantom)},
+                      {"dictation", dictation_of(c.phantom, r.seed, i)},
                       {"meta", Json{{"kind", q.closed ? "closed" : "open"}, {"boxes", boxes}}}};
     text += (text.empty() ? "[\n" : ",\n") + record.dump();
   }

@@ -33,6 +33,29 @@ constexpr std::array kKinds{
          "On which side is the pneumothorax?"},
     Kind{Ask::findings, Finding::marker, "findings", "What does the radiograph show?"}};
 
+// What a radiologist may say of a finding; {} is its side.
+struct Wordings {
+  Finding finding;
+  std::array<const char*, 3> present, absent;
+};
+
+constexpr std::array kWordings{
+    Wordings{Finding::cardiomegaly,
+             {"The heart is enlarged.", "Cardiomegaly.", "The cardiac silhouette is widened."},
+             {"The heart is of normal size.", "No cardiomegaly.", "Normal cardiac silhouette."}},
+    Wordings{Finding::effusion,
+             {"Pleural effusion on the {}.", "There is a {} pleural effusion.",
+              "The {} costophrenic angle is blunted."},
+             {"No pleural effusion.", "The costophrenic angles are sharp.", "No pleural fluid."}},
+    Wordings{
+        Finding::consolidation,
+        {"Consolidation on the {}.", "There is a {} consolidation.", "Opacity of the {} lung."},
+        {"No consolidation.", "No airspace opacity.", "The lungs are clear."}},
+    Wordings{
+        Finding::pneumothorax,
+        {"Pneumothorax on the {}.", "There is a {} pneumothorax.", "The {} lung has collapsed."},
+        {"No pneumothorax.", "No free air.", "The lungs are expanded."}}};
+
 bool has_side(Finding f) {
   return f != Finding::cardiomegaly;
 }
@@ -151,6 +174,20 @@ std::string report_of(const Phantom& p) {
     }
   }
   return report;
+}
+
+std::string dictation_of(const Phantom& p, std::uint64_t seed, std::size_t image) {
+  // Streams that neither the phantoms nor plan_cases() draw from.
+  Draws draws(seed, std::numeric_limits<std::uint64_t>::max() - 1 - image);
+  std::vector<std::string> sentences;
+  for (const Wordings& w : kWordings) {
+    const bool present = p.has(w.finding);
+    const std::string words = (present ? w.present : w.absent)[draws.below(w.present.size())];
+    const std::string side = present && has_side(w.finding) ? name_of(p.side(w.finding)) : "";
+    sentences.push_back(fmt::format(fmt::runtime(words), side));
+  }
+  draws.shuffle(sentences);
+  return fmt::format("{}", fmt::join(sentences, " "));
 }
 
 }  // namespace medvqa::data

@@ -1,6 +1,7 @@
 // Which findings every phantom shows and what is asked about it.
 #pragma once
 
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -25,6 +26,8 @@ std::vector<SynthCase> plan_cases(const SynthRequest& request);
 
 // "Enlarged heart. Left pleural effusion. No consolidation. No pneumothorax."
 std::string report_of(const Phantom& phantom);
+// The same in drawn words and order, another for every image: "No free air. Cardiomegaly. ..."
+std::string dictation_of(const Phantom& phantom, std::uint64_t seed, std::size_t image);
 // "left pleural effusion and cardiomegaly"; "no finding".
 std::string findings_of(const Phantom& phantom);
 

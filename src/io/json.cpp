@@ -12,12 +12,13 @@ namespace {
 using nlohmann::json;
 
 // Builds the value from SAX events; refuses what a DOM parser would let pass.
+template <class Json>
 class StrictBuilder {
  public:
   StrictBuilder(std::string_view text, const std::string& name, JsonRules rules)
       : text_(text), name_(name), rules_(rules) {}
 
-  json take() { return std::move(root_); }
+  Json take() { return std::move(root_); }
 
   bool null() { return put(nullptr); }
   bool boolean(bool value) { return put(value); }
@@ -27,8 +28,8 @@ class StrictBuilder {
   bool string(std::string& value) { return put(std::move(value)); }
   bool binary(json::binary_t&) { return false; }
 
-  bool start_object(std::size_t) { return open(json::object()); }
-  bool start_array(std::size_t) { return open(json::array()); }
+  bool start_object(std::size_t) { return open(Json::object()); }
+  bool start_array(std::size_t) { return open(Json::array()); }
   bool end_object() { return close(); }
   bool end_array() { return close(); }
 
@@ -57,27 +58,27 @@ class StrictBuilder {
     throw UserError(rules_.code, fmt::format("{}: {}", name_, message));
   }
 
-  json* place(json value) {
+  Json* place(Json value) {
     if (stack_.empty()) {
       root_ = std::move(value);
       return &root_;
     }
-    json& parent = *stack_.back();
+    Json& parent = *stack_.back();
     if (parent.is_array()) {
       parent.push_back(std::move(value));
       return &parent.back();
     }
-    json& slot = parent[key_];
+    Json& slot = parent[key_];
     slot = std::move(value);
     return &slot;
   }
 
-  bool put(json value) {
+  bool put(Json value) {
     place(std::move(value));
     return true;
   }
 
-  bool open(json value) {
+  bool open(Json value) {
     if (static_cast<int>(stack_.size()) >= rules_.max_depth) {
       fail(fmt::format("nested deeper than {} levels", rules_.max_depth));
     }
@@ -93,24 +94,37 @@ class StrictBuilder {
   std::string_view text_;
   const std::string& name_;
   JsonRules rules_;
-  json root_;
+  Json root_;
   // Only the innermost container grows, so pointers to the outer ones stay valid.
-  std::vector<json*> stack_;
+  std::vector<Json*> stack_;
   std::string key_;
 };
 
-}  // namespace
-
-json parse_json(std::string_view text, const std::string& name, JsonRules rules) {
-  StrictBuilder builder(text, name, rules);
-  json::sax_parse(text.begin(), text.end(), &builder, json::input_format_t::json, true,
+template <class Json>
+Json parse(std::string_view text, const std::string& name, JsonRules rules) {
+  StrictBuilder<Json> builder(text, name, rules);
+  Json::sax_parse(text.begin(), text.end(), &builder, Json::input_format_t::json, true,
                   rules.comments);
   return builder.take();
 }
 
-json read_json_file(const std::filesystem::path& path, JsonRules rules) {
+std::string text_of(const std::filesystem::path& path, const JsonRules& rules) {
   constexpr std::uint64_t kMaxBytes = std::uint64_t{1} << 28;
-  return parse_json(read_text_file(path, rules.code, kMaxBytes), path.string(), rules);
+  return read_text_file(path, rules.code, kMaxBytes);
+}
+
+}  // namespace
+
+json parse_json(std::string_view text, const std::string& name, JsonRules rules) {
+  return parse<json>(text, name, rules);
+}
+
+json read_json_file(const std::filesystem::path& path, JsonRules rules) {
+  return parse<json>(text_of(path, rules), path.string(), rules);
+}
+
+nlohmann::ordered_json read_ordered_json_file(const std::filesystem::path& path, JsonRules rules) {
+  return parse<nlohmann::ordered_json>(text_of(path, rules), path.string(), rules);
 }
 
 std::string describe_json(const json& value) {

@@ -10,11 +10,14 @@ using autograd::Tape;
 using autograd::Var;
 using nn::LinearKind;
 
+FeedForward::FeedForward(nn::Builder& b, const std::string& name, std::int64_t channels,
+                         std::int64_t feed_forward, bool bias, LinearKind kind)
+    : gate_(b, name + ".gate_proj", {feed_forward, channels, bias}, kind),
+      up_(b, name + ".up_proj", {feed_forward, channels, bias}, kind),
+      down_(b, name + ".down_proj", {channels, feed_forward, bias}, kind) {}
+
 FeedForward::FeedForward(nn::Builder& b, const std::string& name, const DecoderShape& s)
-    : gate_(b, name + ".gate_proj", {s.feed_forward, s.channels, false}, LinearKind::language_mlp),
-      up_(b, name + ".up_proj", {s.feed_forward, s.channels, false}, LinearKind::language_mlp),
-      down_(b, name + ".down_proj", {s.channels, s.feed_forward, false}, LinearKind::language_mlp) {
-}
+    : FeedForward(b, name, s.channels, s.feed_forward, false, LinearKind::language_mlp) {}
 
 Var FeedForward::operator()(Tape& t, const Var& x, const nn::Linear::Epilogue& epilogue) const {
   const std::array<const nn::Linear*, 2> gate_up{&gate_, &up_};

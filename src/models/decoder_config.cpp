@@ -42,6 +42,11 @@ void read_decoder_shape(const ConfigReader& r, DecoderConfig& c) {
   if (r.text("hidden_act", "silu") != "silu") {
     r.refuse("hidden_act", r.text("hidden_act", ""), "silu");
   }
+  if (r.integer("head_dim", c.head_size()) != c.head_size()) {
+    r.refuse("head_dim", std::to_string(r.integer("head_dim")),
+             "hidden_size / num_attention_heads = " + std::to_string(c.head_size()));
+  }
+  r.number("attention_dropout", 0, 0, 0.0);
 }
 
 void read_decoder(const ConfigReader& r, DecoderConfig& c) {

@@ -7,6 +7,7 @@
 #include "medvqa/models/llama/model.h"
 #include "medvqa/models/mllama/model.h"
 #include "medvqa/models/model.h"
+#include "medvqa/models/qwen2_5_vl/vision.h"
 #include "medvqa/models/qwen2_vl/model.h"
 #include "medvqa/models/upload.h"
 
@@ -29,7 +30,25 @@ std::vector<std::vector<std::int32_t>> one_axis(const json&, const PackedInput& 
   return {sequential_positions(input)};
 }
 
-constexpr std::array<Architecture, 3> kArchitectures{
+// Qwen2-VL and what shares everything behind the vision tower with it.
+template <auto read_config, class Tower>
+constexpr Architecture qwen2_vl_with_tower(const char* type) {
+  return {type,
+          [](const json& config, nn::Builder& builder) -> std::unique_ptr<Model> {
+            const auto c = read_config(config);
+            auto tower = std::make_unique<Tower>(builder, "model.visual", c);
+            return std::make_unique<qwen2_vl::Qwen2Vl>(c, std::move(tower), builder);
+          },
+          [](const json& config, const PackedInput& input) {
+            return qwen2_vl::positions(read_config(config), input);
+          },
+          [](const json& config, std::int64_t tokens, std::int64_t max_pixels) {
+            return qwen2_vl::largest_sample(read_config(config), tokens, max_pixels);
+          },
+          [](const json& config) { return read_config(config).vision.patch_columns(); }};
+}
+
+constexpr std::array<Architecture, 4> kArchitectures{
     {{"llama",
       [](const json& config, nn::Builder& builder) -> std::unique_ptr<Model> {
         return std::make_unique<llama::Llama>(llama::read_config(config), builder);
@@ -46,17 +65,8 @@ constexpr std::array<Architecture, 3> kArchitectures{
         return mllama::largest_sample(mllama::read_config(config), tokens, max_pixels);
       },
       [](const json& config) { return mllama::read_config(config).vision.patch_columns(); }},
-     {"qwen2_vl",
-      [](const json& config, nn::Builder& builder) -> std::unique_ptr<Model> {
-        return std::make_unique<qwen2_vl::Qwen2Vl>(qwen2_vl::read_config(config), builder);
-      },
-      [](const json& config, const PackedInput& input) {
-        return qwen2_vl::positions(qwen2_vl::read_config(config), input);
-      },
-      [](const json& config, std::int64_t tokens, std::int64_t max_pixels) {
-        return qwen2_vl::largest_sample(qwen2_vl::read_config(config), tokens, max_pixels);
-      },
-      [](const json& config) { return qwen2_vl::read_config(config).vision.patch_columns(); }}}};
+     qwen2_vl_with_tower<qwen2_5_vl::read_config, qwen2_5_vl::VisionTower>("qwen2_5_vl"),
+     qwen2_vl_with_tower<qwen2_vl::read_config, qwen2_vl::VisionTower>("qwen2_vl")}};
 
 const Architecture& architecture_of(const json& config) {
   const std::string type = ConfigReader(config, "").text("model_type", "");

@@ -37,10 +37,20 @@ std::int64_t elements(const HostTensor& t) {
   return n;
 }
 
+HostTensor floating(const WeightSource& source, const TensorRequest& request) {
+  HostTensor t = source.dense(request);
+  if (is_floating(t.dtype)) return t;
+  throw UserError(ExitCode::model,
+                  fmt::format("tensor {} has type {}, expected a floating type; the checkpoint "
+                              "is damaged or of another family",
+                              request.name, name_of(t.dtype)));
+}
+
 }  // namespace
 
 Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
-                 DType compute, LoraOptions lora, QuantizeOnLoad quantize, Dequantize dequantize)
+                 DType compute, LoraOptions lora, QuantizeOnLoad quantize, Dequantize dequantize,
+                 std::vector<std::int32_t> head_rows)
     : backend_(backend),
       source_(source),
       weights_(weights),
@@ -48,7 +58,8 @@ Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weigh
       compute_(compute),
       lora_(std::move(lora)),
       quantize_(quantize),
-      dequantize_(dequantize) {}
+      dequantize_(dequantize),
+      head_rows_(std::move(head_rows)) {}
 
 void Builder::upload(const HostTensor& t, const Tensor& out) {
   if (t.bytes.empty() || weights_.measuring()) return;
@@ -67,15 +78,40 @@ Tensor Builder::upload(const HostTensor& t, DType type, Shape shape) {
 }
 
 HostTensor Builder::read(const TensorRequest& request) {
-  HostTensor t = source_.dense(request);
-  if (!is_floating(t.dtype)) {
-    throw UserError(ExitCode::model,
-                    fmt::format("tensor {} has type {}, expected a floating type; the checkpoint "
-                                "is damaged or of another family",
-                                request.name, name_of(t.dtype)));
-  }
+  HostTensor t = floating(source_, request);
   count_.frozen += elements(t);
   return t;
+}
+
+Parameter Builder::parameter(Shape shape) {
+  count_.trainable += shape.elements();
+  const DType type = accumulator_of(compute_);
+  const Tensor value = adapters_.allocate(shape, type);
+  return {value, adapters_.allocate(shape, type)};
+}
+
+Tensor Builder::head(const TensorRequest& request, const Tensor& tied) {
+  if (!head_rows_.empty()) return train_head(request);
+  return tied ? tied : dense(request, {request.shape.at(0), request.shape.at(1)});
+}
+
+Tensor Builder::train_head(const TensorRequest& request) {
+  const HostTensor all = floating(source_, request);
+  const std::int64_t channels = request.shape.at(1);
+  const auto rows = static_cast<std::int64_t>(head_rows_.size());
+  trained_head_ = parameter({rows, channels});
+  const Tensor& value = trained_head_->value;
+  if (all.bytes.empty() || weights_.measuring()) return value;
+  const auto row_bytes = static_cast<std::size_t>(channels) * size_of(all.dtype);
+  for (std::int64_t i = 0; i < rows; ++i) {
+    const std::int64_t row = head_rows_[static_cast<std::size_t>(i)];
+    MEDVQA_CHECK(row >= 0 && row < request.shape.at(0), "a head's rows are of its vocabulary");
+    HostTensor one = all;
+    one.bytes = all.bytes.subspan(static_cast<std::size_t>(row) * row_bytes, row_bytes);
+    const std::vector<std::byte> bytes = converted(one, value.dtype);
+    backend_.upload(bytes.data(), bytes.size(), value.rows_between(i, i + 1));
+  }
+  return value;
 }
 
 Tensor Builder::dense(const TensorRequest& request, Shape shape) {
@@ -162,13 +198,8 @@ std::shared_ptr<LoraModule> Builder::lora(const std::string& name, LinearKind ki
   m->scaling = lora_.scaling;
   m->dropout = lora_.dropout;
   m->stream = modules_.size();
-  const DType type = accumulator_of(compute_);
-  for (Parameter* p : {&m->a, &m->b}) {
-    const Shape shape = p == &m->a ? Shape{m->r, in} : Shape{out, m->r};
-    p->value = adapters_.allocate(shape, type);
-    p->grad = adapters_.allocate(shape, type);
-    count_.trainable += shape.elements();
-  }
+  m->a = parameter({m->r, in});
+  m->b = parameter({out, m->r});
   modules_.push_back(m);
   return m;
 }

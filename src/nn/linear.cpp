@@ -96,7 +96,8 @@ Linear::Forward Linear::begin(Tape& t, std::int64_t rows, const Epilogue& epilog
   return saved;
 }
 
-// y = x W' + bias + residual, and the activation if no adapter follows.
+// y = x W' + bias + residual, and the activation if no adapter follows. Where one does and an
+// activation after it, the sum goes straight to saved.preactivation.
 void Linear::base(Tape& t, const Tensor& x, const Tensor& y, const Forward& saved,
                   const Epilogue& epilogue) const {
   if (!saved.wanted) return;
@@ -107,6 +108,8 @@ void Linear::base(Tape& t, const Tensor& x, const Tensor& y, const Forward& save
   if (!lora_) {
     product.activation = epilogue.activation;
     product.preactivation_MN = saved.preactivation;
+  } else if (saved.preactivation) {
+    product.c = saved.preactivation;
   }
   t.backend().gemm(product);
 }
@@ -129,7 +132,7 @@ void Linear::lora_up(Tape& t, const Tensor& y, const Forward& saved,
                     .transpose_b = Transpose::yes,
                     .c = y,
                     .alpha = lora_->scaling,
-                    .accumulate = true,
+                    .residual_MN = saved.preactivation ? saved.preactivation : y,
                     .activation = epilogue.activation,
                     .preactivation_MN = saved.preactivation});
 }

@@ -327,6 +327,7 @@ void Backend::linear_cross_entropy(const LinearCrossEntropy& p) {
   check_like_rows(op, "correct", p.correct_R, p.labels_R);
   check_like_rows(op, "nll", p.nll_R, Tensor(nullptr, sums, {rows}));
   check_gradient(op, "dx", p.dx_RC, p.x_RC);
+  check_gradient(op, "dweight", p.dweight_VC, p.weight_VC);
   if (p.logits_RV) {
     check_like_rows(op, "logits", p.logits_RV, Tensor(nullptr, sums, {rows, p.weight_VC.dim(0)}));
   }

@@ -69,8 +69,13 @@ std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& trait
   const Tensor dx(nullptr, type, {rows, p.x_RC.dim(1)});
   const Gemm forward{.a = Tensor(nullptr, type, dx.shape), .b = p.weight_VC, .c = logits};
   const Gemm backward{.a = dlogits, .b = p.weight_VC, .c = dx};
-  return aligned(logits.bytes()) + (type == sum_type ? 0 : aligned(dlogits.bytes())) +
-         std::max(scratch_bytes(forward, traits), scratch_bytes(backward, traits));
+  std::size_t products = std::max(scratch_bytes(forward, traits), scratch_bytes(backward, traits));
+  if (p.dweight_VC) {
+    const Gemm weight{
+        .a = dlogits, .transpose_a = Transpose::yes, .b = dx, .c = p.dweight_VC.tensor};
+    products = std::max(products, scratch_bytes(weight, traits));
+  }
+  return aligned(logits.bytes()) + (type == sum_type ? 0 : aligned(dlogits.bytes())) + products;
 }
 
 }  // namespace medvqa::ops

@@ -33,6 +33,7 @@ struct Tokenizer::State {
   AddedTokenFinder raw_finder;         // looks at the text as it came
   AddedTokenFinder normalised_finder;  // looks at what the normaliser leaves
   std::unordered_set<std::int32_t> special;
+  text_detail::PostProcessor post_processor;
 };
 
 Tokenizer::State::State(text_detail::TokenizerParts parts)
@@ -40,7 +41,8 @@ Tokenizer::State::State(text_detail::TokenizerParts parts)
       splits(std::move(parts.splits)),
       bpe(std::move(parts.bpe)),
       tokens(std::move(parts.tokens)),
-      ids(std::move(parts.ids)) {
+      ids(std::move(parts.ids)),
+      post_processor(std::move(parts.post_processor)) {
   for (AddedToken& token : parts.added) {
     if (token.special) special.insert(token.id);
     if (token.normalized) {
@@ -122,6 +124,12 @@ Encoding Tokenizer::encode(std::string_view utf8) const {
     }
   }
   return encoding;
+}
+
+SpecialTokens Tokenizer::special_tokens() const {
+  const text_detail::PostProcessor& p = state_->post_processor;
+  if (!p.refused.empty()) throw UserError(ExitCode::model, p.refused);
+  return {p.before, p.after};
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special) const {

@@ -260,6 +260,7 @@ TokenizerParts Reader::read(const Json& file) {
   }
   read_model(at(file, "the file", "model"));
   read_added_tokens(file.value("added_tokens", Json::array()));
+  parts_.post_processor = read_post_processor(file.value("post_processor", Json()), name_);
   finish();
   return std::move(parts_);
 }

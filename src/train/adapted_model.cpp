@@ -10,20 +10,27 @@
 namespace medvqa::train {
 
 AdaptedModel::AdaptedModel(ops::Backend& backend, Arenas& arenas, const nn::WeightSource& source,
-                           const nlohmann::json& config, const ModelSettings& settings) {
+                           const nlohmann::json& config, const ModelSettings& settings)
+    : head_rows_(settings.head_rows) {
   nn::Builder builder(backend, source, arenas.weights(), arenas.adapters(), settings.compute,
-                      settings.lora, settings.quantize, settings.dequantize);
+                      settings.lora, settings.quantize, settings.dequantize, settings.head_rows);
   model_ = models::build_model(config, builder);
   modules_ = builder.modules();
   count_ = builder.count();
   for (const auto& module : modules_) {
-    for (const nn::Parameter* p : {&module->a, &module->b}) {
-      add_optimizer_state(arenas.adapters(), *p, settings.eight_bit_optimizer);
+    for (const auto& part : {std::pair(".lora_A", &module->a), std::pair(".lora_B", &module->b)}) {
+      add_trained(arenas.adapters(), module->name + part.first, *part.second,
+                  settings.eight_bit_optimizer);
     }
   }
+  head_.value = model_->head_weight();
+  if (!builder.trained_head()) return;
+  head_ = *builder.trained_head();
+  add_trained(arenas.adapters(), "head.weight", head_, settings.eight_bit_optimizer);
 }
 
-void AdaptedModel::add_optimizer_state(Arena& arena, const nn::Parameter& p, bool eight_bit) {
+void AdaptedModel::add_trained(Arena& arena, const std::string& name, const nn::Parameter& p,
+                               bool eight_bit) {
   const std::int64_t n = p.value.elements();
   ops::AdamWTensor t;
   t.value = p.value;
@@ -39,6 +46,7 @@ void AdaptedModel::add_optimizer_state(Arena& arena, const nn::Parameter& p, boo
   }
   trained_.push_back(t);
   gradients_.push_back(p.grad);
+  names_.push_back(name);
 }
 
 void AdaptedModel::initialize_adapters(ops::Backend& backend, std::uint64_t seed) {

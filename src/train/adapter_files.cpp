@@ -1,10 +1,13 @@
 #include "medvqa/train/adapter_files.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+
+#include "medvqa/train/head_file.h"
 
 namespace medvqa::train {
 
@@ -42,6 +45,19 @@ void upload_matrix(ops::Backend& backend, const nn::HostTensor& stored, const Te
   backend.upload(values.data(), values.size() * sizeof(float), target);
 }
 
+void load_head(ops::Backend& backend, const std::filesystem::path& folder,
+               const AdaptedModel& model) {
+  const nn::Parameter& head = model.head();
+  if (!std::filesystem::exists(folder / kHeadFile)) return;
+  if (!head.grad) {
+    spdlog::warn("{}: left aside, for task is not classification; the model's own head is taken",
+                 (folder / kHeadFile).string());
+    return;
+  }
+  const std::vector<float> values = read_head(folder, model.head_rows(), head.value.dim(1));
+  backend.upload(values.data(), values.size() * sizeof(float), head.value);
+}
+
 }  // namespace
 
 void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, AdaptedModel& model) {
@@ -66,6 +82,7 @@ void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, Adapted
                                 "model",
                                 adapter.path().string(), module.first));
   }
+  load_head(backend, adapter.path(), model);
 }
 
 std::vector<std::string> save_adapter(ops::Backend& backend, const AdaptedModel& model,
@@ -90,7 +107,18 @@ std::vector<std::string> save_adapter(ops::Backend& backend, const AdaptedModel&
   w.name_style = style;
   w.card = summary.card;
   w.base_folder = summary.base_folder;
+  std::vector<float> head;
+  if (summary.classes) {
+    head = device_values(backend, model.head().value);
+    w.add_files = [&](const std::filesystem::path& aside) {
+      write_head(aside, *summary.classes, model.head_rows(), head);
+    };
+  }
   io::write_peft_adapter(folder, w);
+  if (summary.classes) {
+    const auto back = read_head(folder, model.head_rows(), model.head().value.dim(1));
+    MEDVQA_CHECK(back == head, "the written head is not the trained one");
+  }
   return io::prove_peft_adapter(folder, style, expected).zero_b;
 }
 
@@ -144,14 +172,15 @@ io::ModelCard model_card(const Config& config, const ModelInputs& model, std::in
     card.data += s.format + " (" + s.path.filename().string() + ")";
   }
   if (evaluation) {
-    card.scores = {
-        {"Validation loss (answer tokens)", fmt::format("{:.4f}", evaluation->loss)},
-        {"Validation token accuracy", fmt::format("{:.4f}", evaluation->token_accuracy)}};
-    if (evaluation->yes_no_samples > 0) {
-      card.scores.emplace_back(fmt::format("Validation yes/no accuracy by log-likelihood, n = {}",
-                                           evaluation->yes_no_samples),
-                               fmt::format("{:.4f}", evaluation->yes_no_accuracy));
+    for (const NamedScore& score : named_scores(*evaluation)) {
+      card.scores.emplace_back(score.title, fmt::format("{:.4f}", score.value));
     }
+  }
+  if (config.data.classes) {
+    card.pipeline_tag = "text-classification";
+    card.tags = {"lora", "medical", "text-classification"};
+    card.recipe.emplace_back("Head", fmt::format("trimmed to {} classes and trained, {}",
+                                                 config.data.classes->labels.size(), kHeadFile));
   }
   return card;
 }

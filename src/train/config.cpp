@@ -13,7 +13,7 @@ namespace medvqa::train {
 
 namespace {
 
-using nlohmann::json;
+using json = nlohmann::ordered_json;
 using Environment = std::map<std::string, std::string>;
 
 // Replaces ${NAME} and ${NAME:-default} in every string below `value`.
@@ -221,8 +221,26 @@ DataConfig data_config(const json& j) {
   c.max_pixels = maybe<std::int64_t>(j.at("image").at("max_pixels"));
   c.packing = j.at("packing");
   c.shuffle = j.at("shuffle");
+  c.group_by_length = j.at("group_by_length");
   c.threads = j.at("threads");
   return c;
+}
+
+// Which classes there are, in the order they are written in, and where a record has its own.
+data::Classes classes_of(const json& resolved) {
+  data::Classes c;
+  c.column = resolved.at("data").at("label");
+  const json& classes = resolved.at("classification").at("classes");
+  for (const auto& item : classes.items()) {
+    c.labels.push_back(item.key());
+    c.texts.push_back(item.value());
+  }
+  if (c.labels.size() >= 2) return c;
+  throw UserError(
+      ExitCode::config,
+      fmt::format("classification.classes is {}: found one class, expected at least two "
+                  "like {{\"0\": \" No\", \"1\": \" Yes\"}}",
+                  classes.dump()));
 }
 
 std::optional<autograd::Recompute> recompute_of(const std::string& name) {
@@ -264,7 +282,8 @@ double LoraConfig::scaling() const {
 
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const Environment& environment) {
-  const json from_file = io::read_json_file(file, {.code = ExitCode::config, .comments = true});
+  const json from_file =
+      io::read_ordered_json_file(file, {.code = ExitCode::config, .comments = true});
   if (!from_file.is_object()) {
     throw UserError(ExitCode::config, file.string() + ": expected an object of sections");
   }
@@ -284,6 +303,12 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
              m.at("vision_features")};
   c.lora = lora_config(j.at("lora"));
   c.data = data_config(j.at("data"));
+  if (c.task == "classification") {
+    c.data.classes = classes_of(j);
+    for (auto* list : {&c.data.train, &c.data.validation}) {
+      for (data::Source& s : *list) s.text_only = true;
+    }
+  }
   c.train = train_config(j.at("train"));
   c.output = j.at("output").get<std::string>();
   return c;

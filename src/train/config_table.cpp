@@ -19,7 +19,7 @@ using K = KeyKind;
 // clang-format off
 const std::vector<ConfigKey> kKeys{
   {"task", K::choice, "\"vqa\"", false, 0, 0, {"vqa", "text", "classification"},
-   "vqa, text (causal language modelling on an answer) or classification"},
+   "vqa, text (causal language modelling on an answer) or classification (of texts)"},
   {"device", K::text, "\"auto\"", false, 0, 0, {}, "auto, cpu, cuda or cuda:N"},
   {"model.path", K::path, "", false, 0, 0, {},
    "Hugging Face folder, or a Hub id in the local Hugging Face cache"},
@@ -46,7 +46,7 @@ const std::vector<ConfigKey> kKeys{
   {"data.validation", K::validation, R"({"fraction": 0.1, "by": "image"})", true, 0, 0, {},
    "samples held out by image, or sources like data.train, or null"},
   {"data.prompt", K::text, "\"{question}\"", false, 0, 0, {},
-   "the user's text; {column} takes any column of the record"},
+   "the user's text; {column} takes any column of the record; classification: the whole text"},
   {"data.system", K::text, "null", true, 0, 0, {}, "system message; null: the model's default"},
   {"data.label", K::text, "\"label\"", false, 0, 0, {}, "classification: column of the class"},
   {"data.max_length", K::integer, "2048", false, 1, kMaxCount, {}, "tokens of one sample"},
@@ -62,6 +62,8 @@ const std::vector<ConfigKey> kKeys{
   {"data.packing", K::boolean, "true", false, 0, 0, {},
    "join the samples of a micro-batch without padding"},
   {"data.shuffle", K::boolean, "true", false, 0, 0, {}, "torch.randperm(seed + epoch)"},
+  {"data.group_by_length", K::boolean, "false", false, 0, 0, {},
+   "samples of like length in one optimizer step, as transformers' group_by_length"},
   {"data.threads", K::integer, "1", false, 1, 256, {}, "image preparation threads"},
   {"train.batch_size", K::integer, "2", false, 1, 65536, {}, "samples per micro-batch"},
   {"train.gradient_accumulation", K::integer, "4", false, 1, 65536, {},
@@ -107,21 +109,22 @@ std::size_t edit_distance(const std::string& a, const std::string& b) {
   return row.back();
 }
 
-bool is_source_list(const nlohmann::json& v) {
+bool is_source_list(const nlohmann::ordered_json& v) {
   if (!v.is_array() || v.empty()) return false;
-  return std::all_of(v.begin(), v.end(), [](const nlohmann::json& s) {
+  return std::all_of(v.begin(), v.end(), [](const nlohmann::ordered_json& s) {
     if (!s.is_object() || !s.contains("format") || !s.contains("path")) return false;
-    return std::all_of(s.begin(), s.end(), [](const nlohmann::json& x) { return x.is_string(); });
+    return std::all_of(s.begin(), s.end(),
+                       [](const nlohmann::ordered_json& x) { return x.is_string(); });
   });
 }
 
-bool is_validation(const nlohmann::json& v) {
+bool is_validation(const nlohmann::ordered_json& v) {
   if (is_source_list(v)) return true;
   if (!v.is_object() || !v.contains("fraction")) return false;
   for (const auto& item : v.items()) {
     if (item.key() != "fraction" && item.key() != "by") return false;
   }
-  const nlohmann::json& f = v.at("fraction");
+  const nlohmann::ordered_json& f = v.at("fraction");
   return f.is_number() && f.get<double>() >= 0 && f.get<double>() < 1 &&
          v.value("by", "image") == "image";
 }
@@ -150,7 +153,7 @@ std::string expected_of(const ConfigKey& key) {
   return "";
 }
 
-bool fits(const ConfigKey& key, const nlohmann::json& v) {
+bool fits(const ConfigKey& key, const nlohmann::ordered_json& v) {
   switch (key.kind) {
     case KeyKind::boolean:
       return v.is_boolean();
@@ -171,7 +174,8 @@ bool fits(const ConfigKey& key, const nlohmann::json& v) {
       return is_validation(v);
     case KeyKind::texts:
       return v.is_object() && !v.empty() &&
-             std::all_of(v.begin(), v.end(), [](const nlohmann::json& x) { return x.is_string(); });
+             std::all_of(v.begin(), v.end(),
+                         [](const nlohmann::ordered_json& x) { return x.is_string(); });
   }
   return false;
 }
@@ -209,7 +213,8 @@ std::string nearest_key(const std::string& path) {
   return std::min_element(kKeys.begin(), kKeys.end(), nearer)->path;
 }
 
-void check_value(const ConfigKey& key, const nlohmann::json& value, const std::string& where) {
+void check_value(const ConfigKey& key, const nlohmann::ordered_json& value,
+                 const std::string& where) {
   if (value.is_null() ? key.nullable : fits(key, value)) return;
   throw UserError(ExitCode::config, fmt::format("{}: {} is {}, expected {}", where, key.path,
                                                 value.dump(), expected_of(key)));

@@ -75,9 +75,7 @@ class Checker {
   void check_record(const Record& record, SetCounts& counts);
   void find_leaks(const std::string& a, const std::vector<Record>& first, const std::string& b,
                   const std::vector<Record>& second);
-  Triple triple_of(const Record& r) const {
-    return {r.image.empty() ? "" : images_.at(r.image).hash, lower(r.question), lower(r.answer)};
-  }
+  Triple triple_of(const Record& r) const;
   void bad(const Record& record, const std::string& what) {
     check_.bad.push_back(fmt::format("{}: {}", record.place, what));
   }
@@ -89,6 +87,17 @@ class Checker {
   std::set<fs::path> decoded_;
   DataCheck check_;
 };
+
+Triple Checker::triple_of(const Record& r) const {
+  std::pair<std::string, std::string> content{r.question, r.answer};
+  try {
+    content = processor_->content(r);
+  } catch (const UserError&) {
+    // check_record() says what is wrong with it.
+  }
+  return {r.image.empty() ? "" : images_.at(r.image).hash, lower(content.first),
+          lower(content.second)};
+}
 
 std::vector<Record> Checker::read(const std::string& set,
                                   const std::vector<data::Source>& sources) {
@@ -204,10 +213,7 @@ void Checker::find_leaks(const std::string& a, const std::vector<Record>& first,
 
 DataCheck Checker::run() {
   const ModelInputs model = open_model(config_, /*need_weights=*/false);
-  processor_ = data::make_processor(model.folder, model.config,
-                                    {.prompt = config_.data.prompt,
-                                     .min_pixels = config_.data.min_pixels,
-                                     .max_pixels = config_.data.max_pixels});
+  processor_ = open_processor(config_.data, model);
   std::vector<Record> train = read("train", config_.data.train);
   std::vector<Record> validation = read("validation", config_.data.validation);
   if (config_.data.validation_fraction && !train.empty()) {

@@ -1,10 +1,11 @@
 #include "medvqa/train/evaluate.h"
 
-#include <algorithm>
-#include <cctype>
+#include <fmt/format.h>
+
 #include <nlohmann/json.hpp>
-#include <numeric>
-#include <optional>
+
+#include "medvqa/train/memory_plan.h"
+#include "src/train/objectives.h"
 
 namespace medvqa::train {
 
@@ -21,102 +22,52 @@ std::vector<Indices> batches_in_order(std::size_t examples, std::int64_t batch_s
   return batches;
 }
 
-std::string lower(std::string s) {
-  std::transform(s.begin(), s.end(), s.begin(),
-                 [](unsigned char c) { return static_cast<char>(std::tolower(c)); });
-  return s;
-}
-
-// The answer that would be wrong, written the way this record writes; nothing if not yes or no.
-std::optional<std::string> opposite(const std::string& answer) {
-  const std::string a = lower(answer);
-  if (a != "yes" && a != "no") return std::nullopt;
-  std::string other = a == "yes" ? "no" : "yes";
-  if (std::isupper(static_cast<unsigned char>(answer[0])) != 0) {
-    other[0] = static_cast<char>(std::toupper(static_cast<unsigned char>(other[0])));
-  }
-  return other;
-}
-
-// Per sample of the batch, the sum of its rows' negative log likelihoods.
-std::vector<double> nll_by_sample(const MicroBatch& batch, const PassResult& result) {
-  std::vector<double> sums(static_cast<std::size_t>(batch.input.samples()), 0.0);
-  std::size_t sample = 0;
-  for (std::size_t r = 0; r < result.nll.size(); ++r) {
-    while (batch.logit_rows[r] >= batch.input.cu_seqlens[sample + 1]) ++sample;
-    sums[sample] += static_cast<double>(result.nll[r]);
-  }
-  return sums;
-}
-
-// The right and the wrong answer of one yes/no sample, as one batch of two.
-std::optional<data::Dataset> contrast(const DataInputs& data, std::size_t i) {
-  const data::Record& record = data.validation_records[i];
-  const std::optional<std::string> wrong = opposite(record.answer);
-  if (!wrong) return std::nullopt;
-  data::Dataset pair;
-  pair.examples = {data.validation.examples[i], data.processor->prepare(record, *wrong)};
-  return pair;
-}
-
-MicroBatch loaded(const data::Processor& processor, const data::Dataset& dataset,
-                  const Indices& indices) {
-  std::vector<const data::Example*> examples;
-  for (const std::int64_t i : indices) {
-    examples.push_back(&dataset.examples.at(static_cast<std::size_t>(i)));
-  }
-  return make_micro_batch(data::pack(processor, examples, true));
+void add_classes(const Evaluation& e, nlohmann::json& j) {
+  const scores::Classification& c = *e.classes;
+  j["accuracy"] = c.accuracy;
+  j["macro_f1"] = c.macro_f1;
+  j["confusion"] = c.confusion;
+  j["classes"] = e.class_labels;
+  for (std::size_t i = 0; i < c.classes.size(); ++i) j["f1"][e.class_labels[i]] = c.classes[i].f1;
 }
 
 }  // namespace
 
-std::vector<MicroBatch> evaluation_batches(const DataInputs& data, std::int64_t batch_size) {
+std::shared_ptr<const Objective> make_objective(const DataConfig& config) {
+  return config.classes ? make_class_objective(*config.classes) : make_token_objective();
+}
+
+std::vector<MicroBatch> validation_batches(const DataInputs& data, std::int64_t batch_size) {
   std::vector<MicroBatch> batches;
   for (const Indices& b : batches_in_order(data.validation.examples.size(), batch_size)) {
     batches.push_back(dry_micro_batch(*data.processor, data.validation, b));
   }
-  for (std::size_t i = 0; i < data.validation.examples.size(); ++i) {
-    if (const auto pair = contrast(data, i)) {
-      batches.push_back(dry_micro_batch(*data.processor, *pair, {0, 1}));
-    }
-  }
   return batches;
+}
+
+void run_validation(const Scoring& s, bool want_logits,
+                    const std::function<void(const MicroBatch&, const PassResult&)>& use) {
+  PassOptions options;
+  options.training = false;
+  options.want_logits = want_logits;
+  data::Prefetcher batches(*s.data.processor, s.data.validation,
+                           batches_in_order(s.data.validation.examples.size(), s.batch_size), 1);
+  while (std::optional<data::Batch> batch = batches.next()) {
+    const MicroBatch m = make_micro_batch(std::move(*batch));
+    use(m, run_pass(s.backend, s.arenas, s.model, m, options));
+  }
+}
+
+void add_evaluation(const DataInputs& data, std::int64_t batch_size, PlannedWork& work) {
+  std::vector<MicroBatch> batches = largest(data.objective->scored_batches(data, batch_size));
+  auto& passes = data.objective->scores_need_logits() ? work.logits : work.evaluate;
+  passes.insert(passes.end(), std::make_move_iterator(batches.begin()),
+                std::make_move_iterator(batches.end()));
 }
 
 Evaluation evaluate(ops::Backend& backend, Arenas& arenas, const AdaptedModel& model,
                     const DataInputs& data, std::int64_t batch_size) {
-  PassOptions options;
-  options.training = false;
-  Evaluation e;
-  e.samples = static_cast<std::int64_t>(data.validation.examples.size());
-  double nll = 0;
-  std::int64_t correct = 0;
-  data::Prefetcher batches(*data.processor, data.validation,
-                           batches_in_order(data.validation.examples.size(), batch_size), 1);
-  while (std::optional<data::Batch> batch = batches.next()) {
-    const MicroBatch m = make_micro_batch(std::move(*batch));
-    const PassResult r = run_pass(backend, arenas, model, m, options);
-    nll += r.nll_sum();
-    correct += std::accumulate(r.correct.begin(), r.correct.end(), std::int64_t{0});
-    e.label_tokens += m.label_count();
-  }
-  const auto tokens = static_cast<double>(std::max<std::int64_t>(1, e.label_tokens));
-  e.loss = nll / tokens;
-  e.token_accuracy = static_cast<double>(correct) / tokens;
-
-  std::int64_t right = 0;
-  for (std::size_t i = 0; i < data.validation.examples.size(); ++i) {
-    const auto pair = contrast(data, i);
-    if (!pair) continue;
-    const MicroBatch m = loaded(*data.processor, *pair, {0, 1});
-    const std::vector<double> sums = nll_by_sample(m, run_pass(backend, arenas, model, m, options));
-    ++e.yes_no_samples;
-    if (sums[0] < sums[1]) ++right;
-  }
-  if (e.yes_no_samples > 0) {
-    e.yes_no_accuracy = static_cast<double>(right) / static_cast<double>(e.yes_no_samples);
-  }
-  return e;
+  return data.objective->score({backend, arenas, model, data, batch_size});
 }
 
 nlohmann::json to_json(const Evaluation& e, std::int64_t step) {
@@ -125,11 +76,49 @@ nlohmann::json to_json(const Evaluation& e, std::int64_t step) {
                    {"loss", e.loss},
                    {"token_accuracy", e.token_accuracy},
                    {"label_tokens", e.label_tokens},
-                   {"samples", e.samples},
-                   {"yes_no_samples", e.yes_no_samples}};
+                   {"samples", e.samples}};
+  if (e.classes) {
+    add_classes(e, j);
+    return j;
+  }
+  j["yes_no_samples"] = e.yes_no_samples;
   j["yes_no_accuracy"] =
       e.yes_no_samples > 0 ? nlohmann::json(e.yes_no_accuracy) : nlohmann::json();
   return j;
+}
+
+std::vector<NamedScore> named_scores(const Evaluation& e) {
+  std::vector<NamedScore> named{{"loss", "Validation loss", e.loss}};
+  if (e.classes) {
+    named.push_back({"accuracy", "Validation accuracy", e.classes->accuracy});
+    named.push_back({"macro_f1", "Validation macro F1", e.classes->macro_f1});
+    return named;
+  }
+  named.front().title += " (answer tokens)";
+  named.push_back({"token_accuracy", "Validation token accuracy", e.token_accuracy});
+  if (e.yes_no_samples > 0) {
+    named.push_back(
+        {"yes_no_accuracy",
+         fmt::format("Validation yes/no accuracy by log-likelihood, n = {}", e.yes_no_samples),
+         e.yes_no_accuracy});
+  }
+  return named;
+}
+
+std::vector<std::string> to_lines(const Evaluation& e) {
+  if (!e.classes) {
+    return {
+        fmt::format("held out: loss {:.4f}, token accuracy {:.3f}, yes/no accuracy {:.3f} "
+                    "(n = {})",
+                    e.loss, e.token_accuracy, e.yes_no_accuracy, e.yes_no_samples)};
+  }
+  std::vector<std::string> lines{
+      fmt::format("held out: loss {:.4f}, accuracy {:.3f}, macro F1 {:.3f} (n = {})", e.loss,
+                  e.classes->accuracy, e.classes->macro_f1, e.samples)};
+  for (const std::string& line : scores::confusion_table(*e.classes, e.class_labels)) {
+    lines.push_back(line);
+  }
+  return lines;
 }
 
 }  // namespace medvqa::train

@@ -56,7 +56,7 @@ Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
   if (with_shuffled_images) shuffle_images(data, config.data, config.train.seed);
   for (const std::string& line : too_long_report(data)) spdlog::warn("{}", line);
   PlannedWork work;
-  work.evaluate = largest(evaluation_batches(data, config.train.batch_size));
+  add_evaluation(data, config.train.batch_size, work);
   const MemoryPlan plan =
       choose_policy(backend->traits(), model, autograd::Recompute::all, usable_memory(), work);
   model.settings.dequantize = plan.policy.dequantize;

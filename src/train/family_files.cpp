@@ -93,7 +93,7 @@ json image_settings() {
           {"rescale_factor", 1.0 / 255.0}};
 }
 
-FamilyFiles qwen2_vl(const json& vision) {
+FamilyFiles qwen2_vl(const json& vision, const char* processor, int max_length) {
   FamilyFiles f;
   f.tokens = kQwen2Vl;
   f.published_vocabulary = 151657;
@@ -107,12 +107,12 @@ FamilyFiles qwen2_vl(const json& vision) {
                           {"errors", "replace"},
                           {"add_prefix_space", false},
                           {"additional_special_tokens", additional_tokens(kQwen2Vl)},
-                          {"model_max_length", 32768},
+                          {"model_max_length", max_length},
                           {"padding_side", "left"},
                           {"chat_template", kQwen2Template}};
   f.processor_settings = image_settings();
   f.processor_settings.update({{"image_processor_type", "Qwen2VLImageProcessor"},
-                               {"processor_class", "Qwen2VLProcessor"},
+                               {"processor_class", processor},
                                {"resample", 3},
                                {"min_pixels", 3136},
                                {"max_pixels", 12845056},
@@ -170,7 +170,9 @@ FamilyFiles family_files(const json& config) {
   const json vision = config.value("vision_config", json::object());
   const std::string type = config.value("model_type", "");
   if (type == "llama") return llama();
-  return type == "mllama" ? mllama(vision) : qwen2_vl(vision);
+  if (type == "mllama") return mllama(vision);
+  if (type == "qwen2_5_vl") return qwen2_vl(vision, "Qwen2_5_VLProcessor", 131072);
+  return qwen2_vl(vision, "Qwen2VLProcessor", 32768);
 }
 
 }  // namespace medvqa::train

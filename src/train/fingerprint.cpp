@@ -12,6 +12,7 @@
 #include "medvqa/io/json.h"
 #include "medvqa/io/sha256.h"
 #include "medvqa/train/config_table.h"
+#include "medvqa/train/head_file.h"
 #include "medvqa/train/run_folder.h"
 
 namespace medvqa::train {
@@ -45,6 +46,7 @@ std::string hash_of(const data::Dataset& dataset) {
                                     e.grid.h, e.grid.w, size, e.image.filename().string());
     append(bytes, e.ids);
     append(bytes, e.labels);
+    if (e.class_index) bytes += fmt::format(" class {}", *e.class_index);
     hash = hash_of(bytes);
   }
   return hash;
@@ -75,9 +77,15 @@ std::string hash_of(const ModelInputs& model) {
   return hash_of(text);
 }
 
-json value_of(const json& resolved, std::string key) {
-  std::replace(key.begin(), key.end(), '.', '/');
-  return resolved.at(json::json_pointer("/" + key));
+json value_of(const nlohmann::ordered_json& resolved, const ConfigKey& key) {
+  std::string path = key.path;
+  std::replace(path.begin(), path.end(), '.', '/');
+  const auto& value = resolved.at(nlohmann::ordered_json::json_pointer("/" + path));
+  if (key.kind != KeyKind::texts) return value;
+  // Their order counts, which an object does not keep.
+  json pairs = json::array();
+  for (const auto& item : value.items()) pairs.push_back({item.key(), item.value()});
+  return pairs;
 }
 
 // As much of a value as a message has room for.
@@ -147,7 +155,7 @@ json fingerprint_of(const Config& config, const ModelInputs& model, const DataIn
                     std::int64_t steps) {
   json keys = json::object();
   for (const ConfigKey& key : config_keys()) {
-    if (!may_change(key.path)) keys[key.path] = {{"value", value_of(config.resolved, key.path)}};
+    if (!may_change(key.path)) keys[key.path] = {{"value", value_of(config.resolved, key)}};
   }
   // What auto came to here.
   keys["model.compute"]["value"] = medvqa::name_of(model.settings.compute);
@@ -155,8 +163,12 @@ json fingerprint_of(const Config& config, const ModelInputs& model, const DataIn
   keys["data.train"]["sha256"] = hash_of(data.train);
   keys["data.validation"]["sha256"] = hash_of(data.validation);
   if (model.start) {
-    keys["lora.init_from"]["sha256"] =
-        io::sha256_of_file(model.start->path() / "adapter_model.safetensors");
+    const fs::path folder = model.start->path();
+    std::string hash = io::sha256_of_file(folder / "adapter_model.safetensors");
+    if (config.data.classes && fs::exists(folder / kHeadFile)) {
+      hash = hash_of(hash + io::sha256_of_file(folder / kHeadFile));
+    }
+    keys["lora.init_from"]["sha256"] = hash;
   }
   return {{"steps", steps}, {"keys", keys}};
 }

@@ -50,20 +50,14 @@ Device cuda_device(const std::string& name, std::size_t memory, DType compute) {
   return d;
 }
 
-MicroBatch worst_batch(const Config& config, const ModelInputs& model) {
+MicroBatch worst_batch(const Config& config, const ModelInputs& model, const Objective& objective) {
   const std::int64_t pixels = data::max_image_pixels(
       model.folder, model.config,
       {.prompt = {}, .min_pixels = config.data.min_pixels, .max_pixels = config.data.max_pixels});
   const std::int64_t samples = config.data.packing ? config.train.batch_size : 1;
   MicroBatch b;
   b.input = models::largest_input(model.config, config.data.max_length, pixels, samples);
-  // Every token that is not an image's carries a label, at worst.
-  for (std::size_t t = 0; t + 1 < b.input.ids.size(); ++t) {
-    if (b.input.ids[t + 1] != b.input.ids.front() && b.input.ids[t + 1] == b.input.ids.back()) {
-      b.logit_rows.push_back(static_cast<std::int32_t>(t));
-      b.targets.push_back(b.input.ids.back());
-    }
-  }
+  objective.assume_most_rows(b);
   return b;
 }
 
@@ -86,7 +80,7 @@ std::vector<ModulePart> parts_of(const ModelInputs& model) {
   Arena adapters("adapters");
   const nn::DescribedWeights source({});
   nn::Builder builder(backend, source, weights, adapters, DType::bf16, model.settings.lora,
-                      nn::QuantizeOnLoad::no);
+                      nn::QuantizeOnLoad::no, nn::Dequantize::per_use, model.settings.head_rows);
   models::build_model(model.config, builder);
   std::vector<ModulePart> parts;
   for (const char* name : {"vision", "merger", "embedding", "decoder", "head"}) {
@@ -103,6 +97,9 @@ std::vector<ModulePart> parts_of(const ModelInputs& model) {
     part(r.name).parameters += n;
   }
   for (const auto& m : builder.modules()) part(m->name + ".").trainable += m->r * (m->in + m->out);
+  if (builder.trained_head()) {
+    part("lm_head") = {"head", 0, builder.trained_head()->value.elements()};
+  }
   return parts;
 }
 
@@ -167,8 +164,10 @@ Plan make_plan(const Config& config, const std::string& device) {
   }
   plan.compute = model.settings.compute;
   PlannedWork work;
-  work.train.push_back(worst_batch(config, model));
-  work.evaluate = work.train;  // every run ends with one pass that only goes forward
+  const auto objective = make_objective(config.data);
+  work.train.push_back(worst_batch(config, model, *objective));
+  // Every run ends with one pass that only goes forward.
+  (objective->scores_need_logits() ? work.logits : work.evaluate) = work.train;
   const MicroBatch& worst = work.train.front();
   plan.modules = parts_of(model);
   plan.host = host_bytes(plan.device, worst, model, plan.modules);

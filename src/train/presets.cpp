@@ -14,12 +14,11 @@ struct Shape {
   int vision_channels, vision_depth, vision_heads;
 };
 
-json qwen2_vl(const Shape& s, const json& token_ids, bool tied) {
+// All but model_type and vision_config.
+json qwen2_language(const Shape& s, const json& token_ids, bool tied) {
   const int pairs = s.channels / s.heads / 2;
   const int spatial = pairs * 3 / 8;
-  json c{{"architectures", {"Qwen2VLForConditionalGeneration"}},
-         {"model_type", "qwen2_vl"},
-         {"hidden_size", s.channels},
+  json c{{"hidden_size", s.channels},
          {"intermediate_size", s.feed_forward},
          {"num_hidden_layers", s.layers},
          {"num_attention_heads", s.heads},
@@ -34,6 +33,14 @@ json qwen2_vl(const Shape& s, const json& token_ids, bool tied) {
          {"tie_word_embeddings", tied},
          {"use_sliding_window", false},
          {"torch_dtype", "bfloat16"}};
+  c.update(token_ids);
+  return c;
+}
+
+json qwen2_vl(const Shape& s, const json& token_ids, bool tied) {
+  json c = qwen2_language(s, token_ids, tied);
+  c["architectures"] = {"Qwen2VLForConditionalGeneration"};
+  c["model_type"] = "qwen2_vl";
   c["vision_config"] = {{"depth", s.vision_depth},
                         {"embed_dim", s.vision_channels},
                         {"num_heads", s.vision_heads},
@@ -44,7 +51,32 @@ json qwen2_vl(const Shape& s, const json& token_ids, bool tied) {
                         {"spatial_merge_size", 2},
                         {"temporal_patch_size", 2},
                         {"hidden_act", "quick_gelu"}};
-  c.update(token_ids);
+  return c;
+}
+
+struct WindowShape {
+  int vision_feed_forward, window_size;
+  std::vector<int> full_blocks;
+};
+
+json qwen2_5_vl(const Shape& s, const WindowShape& w, const json& token_ids, bool tied) {
+  json c = qwen2_language(s, token_ids, tied);
+  c["architectures"] = {"Qwen2_5_VLForConditionalGeneration"};
+  c["model_type"] = "qwen2_5_vl";
+  c["max_position_embeddings"] = 128000;
+  c["vision_config"] = {{"depth", s.vision_depth},
+                        {"hidden_size", s.vision_channels},
+                        {"num_heads", s.vision_heads},
+                        {"intermediate_size", w.vision_feed_forward},
+                        {"out_hidden_size", s.channels},
+                        {"window_size", w.window_size},
+                        {"fullatt_block_indexes", w.full_blocks},
+                        {"tokens_per_second", 2},
+                        {"in_chans", 3},
+                        {"patch_size", 14},
+                        {"spatial_merge_size", 2},
+                        {"temporal_patch_size", 2},
+                        {"hidden_act", "silu"}};
   return c;
 }
 
@@ -146,8 +178,9 @@ json mllama(const MllamaShape& s, const json& text_ids) {
 }  // namespace
 
 std::vector<std::string> preset_names() {
-  return {"tiny-qwen2-vl", "smoke-qwen2-vl",     "qwen2-vl-2b", "qwen2-vl-7b",
-          "tiny-mllama",   "llama32-11b-vision", "tiny-llama",  "llama3-8b"};
+  return {"tiny-qwen2-vl",      "smoke-qwen2-vl", "qwen2-vl-2b",   "qwen2-vl-7b",
+          "tiny-qwen2-5-vl",    "qwen2-5-vl-3b",  "qwen2-5-vl-7b", "tiny-mllama",
+          "llama32-11b-vision", "tiny-llama",     "llama3-8b"};
 }
 
 json preset_config(const std::string& name) {
@@ -163,6 +196,20 @@ json preset_config(const std::string& name) {
   }
   if (name == "qwen2-vl-7b") {
     return qwen2_vl({3584, 18944, 28, 28, 4, 152064, 1280, 32, 16}, published_ids(), false);
+  }
+  // A window attends to 2 x 2 merged patches: pictures of 84 pixels have whole ones and parts.
+  if (name == "tiny-qwen2-5-vl") {
+    return qwen2_5_vl({128, 384, 2, 4, 2, 320, 128, 2, 4}, {342, 56, {1}}, byte_vocabulary_ids(),
+                      true);
+  }
+  const WindowShape windows{3420, 112, {7, 15, 23, 31}};
+  if (name == "qwen2-5-vl-3b") {
+    return qwen2_5_vl({2048, 11008, 36, 16, 2, 151936, 1280, 32, 16}, windows, published_ids(),
+                      true);
+  }
+  if (name == "qwen2-5-vl-7b") {
+    return qwen2_5_vl({3584, 18944, 28, 28, 4, 152064, 1280, 32, 16}, windows, published_ids(),
+                      false);
   }
   // 17 tokens a tile: padding of seven, as the published sizes need.
   if (name == "tiny-mllama") {

@@ -58,6 +58,7 @@ MicroBatch joined(const std::vector<MicroBatch>& batches) {
     };
     append(all.input.ids, b.input.ids);
     append(all.labels, b.labels);
+    append(all.classes, b.classes);
     append(all.input.patches, b.input.patches);
     append(all.input.grids, b.input.grids);
     append(all.sample_ids, b.sample_ids);
@@ -72,11 +73,12 @@ MicroBatch joined(const std::vector<MicroBatch>& batches) {
 
 // The first seven rows of the table, pixels reserved only.
 void add_inputs(Collector& c, const nlohmann::json& config, const MicroBatch& b,
-                const data::Processor& processor) {
+                const DataInputs& data) {
   const std::int64_t tokens = b.input.tokens();
   c.add<std::int64_t>("input_ids", {tokens}, b.input.ids);
   c.add<std::int32_t>("cu_seqlens", {size_of_list(b.input.cu_seqlens)}, b.input.cu_seqlens);
-  c.add<std::int64_t>("labels", {tokens}, b.labels);
+  const data::IntegerTensor labels = data.objective->labels(b);
+  c.add<std::int64_t>(labels.name, labels.shape, labels.values);
   const auto positions = models::token_positions(config, b.input);
   std::vector<std::int32_t> flat;
   for (const auto& axis : positions) flat.insert(flat.end(), axis.begin(), axis.end());
@@ -89,24 +91,25 @@ void add_inputs(Collector& c, const nlohmann::json& config, const MicroBatch& b,
   if (b.input.grids.empty()) return;
   std::vector<PatchGrid> grids;
   for (const models::PatchGrid& g : b.input.grids) grids.push_back({g.t, g.h, g.w});
-  for (const data::IntegerTensor& t : processor.describe_images(grids)) {
+  for (const data::IntegerTensor& t : data.processor->describe_images(grids)) {
     c.add<std::int64_t>(t.name, t.shape, t.values);
   }
-  c.reserve("pixel_values", processor.pixel_shape(b.input.patch_rows));
+  c.reserve("pixel_values", data.processor->pixel_shape(b.input.patch_rows));
 }
 
-std::string gradient_name(const nn::LoraModule& m, const char* part) {
-  return "grad.base_model.model." + m.name + "." + part + ".weight";
+// "MODULE.lora_A" as in adapter_model.safetensors; the head has a file of its own.
+std::string gradient_name(const std::string& trained) {
+  return trained == "head.weight" ? "grad." + trained
+                                  : "grad.base_model.model." + trained + ".weight";
 }
 
 void add_gradients(Collector& c, Session& session) {
-  for (const auto& m : session.model().modules()) {
-    for (const auto& part : {std::pair("lora_A", &m->a), std::pair("lora_B", &m->b)}) {
-      const Tensor& grad = part.second->grad;
-      std::vector<float> values(static_cast<std::size_t>(grad.elements()));
-      session.backend().download(grad, values.data(), values.size() * sizeof(float));
-      c.add<float>(gradient_name(*m, part.first), {grad.dim(0), grad.dim(1)}, values);
-    }
+  const AdaptedModel& model = session.model();
+  for (std::size_t i = 0; i < model.gradients().size(); ++i) {
+    const Tensor& grad = model.gradients()[i];
+    std::vector<float> values(static_cast<std::size_t>(grad.elements()));
+    session.backend().download(grad, values.data(), values.size() * sizeof(float));
+    c.add<float>(gradient_name(model.trained_names()[i]), {grad.dim(0), grad.dim(1)}, values);
   }
 }
 
@@ -127,7 +130,7 @@ void add_results(Collector& c, Session& session, const std::vector<MicroBatch>& 
     logits.insert(logits.end(), r.logits.begin(), r.logits.end());
     nll += r.nll_sum();
   }
-  const std::int64_t vocabulary = session.model().model().head_weight().dim(0);
+  const std::int64_t vocabulary = session.model().head().value.dim(0);
   c.add<float>("logits", {label_tokens, vocabulary}, logits);
   c.add<float>("loss", {1}, std::vector<double>{nll * options.loss_scale});
   add_gradients(c, session);
@@ -142,7 +145,7 @@ void write_probe(const Config& config, const std::filesystem::path& file) {
   const MicroBatch all = joined(batches);
   Collector c;
   const data::Processor& processor = *session.data().processor;
-  add_inputs(c, session.model_inputs().config, all, processor);
+  add_inputs(c, session.model_inputs().config, all, session.data());
   add_results(c, session, batches, all.label_count());
   io::SafetensorsWriter writer = c.open(file, all.sample_ids);
   c.write(writer);
@@ -163,7 +166,7 @@ void write_probe_inputs(const Config& config, const std::filesystem::path& file)
   for (std::size_t i = 0; i < order.size(); ++i) order[i] = static_cast<std::int64_t>(i);
   const MicroBatch all = dry_micro_batch(*data.processor, data.train, order);
   Collector c;
-  add_inputs(c, model.config, all, *data.processor);
+  add_inputs(c, model.config, all, data);
   io::SafetensorsWriter writer = c.open(file, all.sample_ids);
   c.write(writer);
   // Pixels of a whole data set need not fit in memory.

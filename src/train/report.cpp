@@ -66,6 +66,21 @@ void add_data_lines(const DataInputs& d, std::vector<std::string>& lines) {
       spread(tokens), image_tokens.empty() ? "no images" : spread(image_tokens), spread(labels)));
 }
 
+std::int64_t count_of(const data::Dataset& dataset, std::size_t class_index) {
+  return std::count_if(dataset.examples.begin(), dataset.examples.end(), [&](const auto& e) {
+    return e.class_index == static_cast<std::int32_t>(class_index);
+  });
+}
+
+void add_class_lines(const DataInputs& d, const data::Classes& classes,
+                     std::vector<std::string>& lines) {
+  for (std::size_t i = 0; i < classes.labels.size(); ++i) {
+    lines.push_back(fmt::format("class {} ({}): {} training samples, {} held out",
+                                classes.labels[i], classes.texts[i], count_of(d.train, i),
+                                count_of(d.validation, i)));
+  }
+}
+
 // One line of a text that has several.
 std::string on_one_line(const std::string& text) {
   std::string out;
@@ -80,11 +95,15 @@ std::vector<std::string> start_report(const Session& session, const std::string&
   const data::Example& first = session.data().train.examples.front();
   const TrainConfig& train = session.config().train;
   std::vector<std::string> lines{device_line(session, device)};
-  lines.push_back(fmt::format("{} parameters, {} trainable in {} linears",
+  lines.push_back(fmt::format("{} parameters, {} trainable in {} linears{}",
                               grouped(m.parameters.frozen + m.parameters.trainable),
-                              grouped(m.parameters.trainable), session.model().modules().size()));
+                              grouped(m.parameters.trainable), session.model().modules().size(),
+                              session.model().head().grad ? " and the head" : ""));
   lines.push_back(memory_line(m));
   add_data_lines(session.data(), lines);
+  if (session.config().data.classes) {
+    add_class_lines(session.data(), *session.config().data.classes, lines);
+  }
   lines.push_back(fmt::format("sample {}, the loss is computed on [[...]]: {}", first.id,
                               on_one_line(session.data().processor->describe(first))));
   lines.push_back(fmt::format("{} optimizer steps of {} x {} samples, {:.2f} epochs",

@@ -56,18 +56,15 @@ struct NamedTensor {
 // Everything a step reads and changes: values and optimizer state.
 std::vector<NamedTensor> state_of(const AdaptedModel& model) {
   std::vector<NamedTensor> tensors;
-  std::size_t i = 0;
-  for (const auto& m : model.modules()) {
-    for (const char* part : {".lora_A", ".lora_B"}) {
-      const ops::AdamWTensor& t = model.trained()[i++];
-      const std::string name = m->name + part;
-      tensors.push_back({name, t.value});
-      tensors.push_back({name + ".m", t.m});
-      tensors.push_back({name + ".v", t.v});
-      if (!t.eight_bit()) continue;
-      tensors.push_back({name + ".m_absmax", t.m_absmax});
-      tensors.push_back({name + ".v_absmax", t.v_absmax});
-    }
+  for (std::size_t i = 0; i < model.trained().size(); ++i) {
+    const ops::AdamWTensor& t = model.trained()[i];
+    const std::string& name = model.trained_names()[i];
+    tensors.push_back({name, t.value});
+    tensors.push_back({name + ".m", t.m});
+    tensors.push_back({name + ".v", t.v});
+    if (!t.eight_bit()) continue;
+    tensors.push_back({name + ".m_absmax", t.m_absmax});
+    tensors.push_back({name + ".v_absmax", t.v_absmax});
   }
   return tensors;
 }
@@ -197,7 +194,7 @@ std::optional<fs::path> RunFolder::check(const fs::path& path, const FolderRules
   return checkpoint;
 }
 
-RunFolder::RunFolder(fs::path path, const FolderRules& rules, const nlohmann::json& config,
+RunFolder::RunFolder(fs::path path, const FolderRules& rules, const nlohmann::ordered_json& config,
                      nlohmann::json fingerprint)
     : path_(std::move(path)),
       checkpoint_(check(path_, rules)),

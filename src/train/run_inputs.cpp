@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <numeric>
 #include <set>
 
 #include "medvqa/io/checkpoint_folder.h"
@@ -105,16 +106,29 @@ nn::DescribedWeights::Options described(const Config& config, const nlohmann::js
 
 // The vision models take text alone as well.
 void check_task(const std::string& task, const std::string& model_type) {
-  if (task == "classification") {
+  if (task == "classification" && model_type != "llama") {
     throw UserError(ExitCode::config,
-                    "task is classification, but only vqa and text are built in; set task to one "
-                    "of them");
+                    fmt::format("task is classification and model.path a {} model, expected a "
+                                "llama model: only its head is trimmed; set task to vqa or text, "
+                                "or take a llama model",
+                                model_type));
   }
   if (task == "vqa" && model_type == "llama") {
     throw UserError(ExitCode::config,
                     "task is vqa, but a llama model sees no pictures; set task to text and leave "
                     "the pictures out of the data, or set model.path to a vision model");
   }
+}
+
+// The rows of the head that are trained: the tokens of the classes. A plan without weights needs
+// their number only, and no tokenizer.
+std::vector<std::int32_t> head_rows(const DataConfig& config, const std::filesystem::path& folder,
+                                    bool need_weights) {
+  if (!config.classes) return {};
+  if (need_weights) return data::class_tokens(folder, *config.classes);
+  std::vector<std::int32_t> rows(config.classes->labels.size());
+  std::iota(rows.begin(), rows.end(), 0);
+  return rows;
 }
 
 data::LengthRule length_rule(const DataConfig& config) {
@@ -136,6 +150,7 @@ ModelInputs open_model(const Config& config, bool need_weights) {
   m.config["vision_features"] = config.model.vision_features;
   m.settings.compute = compute_of(config.model.compute);
   m.settings.eight_bit_optimizer = config.train.eight_bit;
+  m.settings.head_rows = head_rows(config.data, m.folder, need_weights);
   if (io::has_weights(m.folder)) {
     auto folder = std::make_unique<io::CheckpointFolder>(m.folder);
     if (config.model.quantization == "none" && folder->quantized()) {
@@ -183,12 +198,19 @@ void prepare_validation(DataInputs& inputs, const DataConfig& config) {
   records = std::move(kept);
 }
 
+std::unique_ptr<data::Processor> open_processor(const DataConfig& config,
+                                                const ModelInputs& model) {
+  return data::make_processor(model.folder, model.config,
+                              {.prompt = config.prompt,
+                               .min_pixels = config.min_pixels,
+                               .max_pixels = config.max_pixels,
+                               .classes = config.classes});
+}
+
 DataInputs open_data(const Config& config, const ModelInputs& model) {
   DataInputs d;
-  d.processor = data::make_processor(model.folder, model.config,
-                                     {.prompt = config.data.prompt,
-                                      .min_pixels = config.data.min_pixels,
-                                      .max_pixels = config.data.max_pixels});
+  d.objective = make_objective(config.data);
+  d.processor = open_processor(config.data, model);
   data::Records records = data::read_records(config.data.train);
   d.dropped = records.dropped;
   std::vector<data::Record> train = std::move(records.rows);
@@ -217,6 +239,7 @@ MicroBatch make_micro_batch(data::Batch batch) {
   m.input.patch_rows = batch.patch_rows;
   for (const PatchGrid& g : batch.grids) m.input.grids.push_back({g.t, g.h, g.w});
   m.labels = std::move(batch.labels);
+  m.classes = std::move(batch.classes);
   m.sample_ids = std::move(batch.sample_ids);
   m.find_logit_rows();
   return m;

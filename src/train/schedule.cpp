@@ -55,10 +55,14 @@ std::vector<PlannedStep> epoch_steps(const TrainConfig& train, bool packing, con
 }  // namespace
 
 std::vector<PlannedStep> plan_steps(const TrainConfig& train, const DataConfig& data,
-                                    std::int64_t examples) {
+                                    std::int64_t examples, std::span<const std::int64_t> lengths) {
   std::vector<PlannedStep> steps;
   for (std::int64_t epoch = 0; train.max_steps || epoch < train.epochs; ++epoch) {
-    const Indices order = data::epoch_order(examples, data.shuffle, train.seed, epoch);
+    Indices order = data::epoch_order(examples, data.shuffle, train.seed, epoch);
+    if (data.group_by_length) {
+      order = data::length_grouped(std::move(order), lengths,
+                                   train.batch_size * train.gradient_accumulation);
+    }
     for (PlannedStep& step : epoch_steps(train, data.packing, order, epoch)) {
       if (train.max_steps && static_cast<std::int64_t>(steps.size()) == *train.max_steps) {
         return steps;

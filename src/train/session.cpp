@@ -15,8 +15,12 @@ Session::Session(const Config& config, Purpose purpose)
       backend_(make_backend(config.device)),
       model_(open_model(config, true)),
       data_(open_data(config, model_)) {
+  std::vector<std::int64_t> lengths;
+  for (const data::Example& e : data_.train.examples) {
+    lengths.push_back(static_cast<std::int64_t>(e.ids.size()));
+  }
   steps_ =
-      plan_steps(config.train, config.data, static_cast<std::int64_t>(data_.train.examples.size()));
+      plan_steps(config.train, config.data, static_cast<std::int64_t>(lengths.size()), lengths);
   if (purpose == Purpose::probe) steps_.resize(1);
   plan(purpose);
   arenas_ = std::make_unique<Arenas>(*backend_, memory_.sizes);
@@ -46,7 +50,7 @@ void Session::plan(Purpose purpose) {
   if (purpose == Purpose::probe) {
     work.train_logits = true;
   } else {
-    work.evaluate = largest(evaluation_batches(data_, config_.train.batch_size));
+    add_evaluation(data_, config_.train.batch_size, work);
     // The proof of the written adapter looks at logits of the last step's first micro-batch.
     work.logits.push_back(
         dry_micro_batch(*data_.processor, data_.train, steps_.back().micro_batches.front()));

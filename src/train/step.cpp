@@ -32,8 +32,35 @@ LossTensors allocate_loss(Arena& arena, const AdaptedModel& model, std::int64_t 
   LossTensors l;
   l.nll = arena.allocate({rows}, DType::f32);
   l.correct = arena.allocate({rows}, DType::i32);
-  if (logits) l.logits = arena.allocate({rows, model.model().head_weight().dim(0)}, DType::f32);
+  if (logits) l.logits = arena.allocate({rows, model.head().value.dim(0)}, DType::f32);
   return l;
+}
+
+// The same values in another type; a trained head computes in its own.
+Tensor converted(Tape& t, const Tensor& x, DType type) {
+  if (x.dtype == type) return x;
+  const Tensor y = t.allocate(x.shape, type);
+  t.backend().convert(x, y);
+  return y;
+}
+
+// d loss / d normed, if anybody needs it; adds to a trained head's gradient.
+Tensor head_and_loss(Tape& t, const Var& normed, const nn::Parameter& head, const Tensor& targets,
+                     const LossTensors& loss, const PassOptions& options) {
+  const DType type = head.value.dtype;
+  const Tensor x = converted(t, normed.value, type);
+  Tensor dx;
+  if (t.needs_grad(normed)) dx = t.allocate(x.shape, type);
+  t.backend().linear_cross_entropy({.x_RC = x,
+                                    .weight_VC = head.value,
+                                    .labels_R = targets,
+                                    .loss_scale = options.loss_scale,
+                                    .nll_R = loss.nll,
+                                    .correct_R = loss.correct,
+                                    .dx_RC = {dx, false},
+                                    .dweight_VC = {options.training ? head.grad : Tensor(), true},
+                                    .logits_RV = loss.logits});
+  return dx ? converted(t, dx, normed.value.dtype) : dx;
 }
 
 }  // namespace
@@ -64,16 +91,7 @@ PassResult run_pass(ops::Backend& backend, Arenas& arenas, const AdaptedModel& a
   const StepVar hidden = model.forward(tape, batch.input);
   tape.finish(hidden, [&](Tape& t, const Var& x) {
     const Var normed = model.final_norm(t, gather_rows(t, x, rows));
-    Tensor dx;
-    if (t.needs_grad(normed)) dx = t.allocate(normed.value.shape, normed.value.dtype);
-    backend.linear_cross_entropy({.x_RC = normed.value,
-                                  .weight_VC = model.head_weight(),
-                                  .labels_R = targets,
-                                  .loss_scale = options.loss_scale,
-                                  .nll_R = loss.nll,
-                                  .correct_R = loss.correct,
-                                  .dx_RC = {dx, false},
-                                  .logits_RV = loss.logits});
+    const Tensor dx = head_and_loss(t, normed, adapted.head(), targets, loss, options);
     return std::pair(normed, dx);
   });
   return {.nll = downloaded<float>(backend, loss.nll),

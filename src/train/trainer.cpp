@@ -157,13 +157,12 @@ void Trainer::evaluate_now() {
                                 session_.data(), config_.train.batch_size);
   evaluation_ = e;
   folder_.log(to_json(e, progress_.step));
-  std::vector<Scalar> scalars{{"eval/loss", e.loss}, {"eval/token_accuracy", e.token_accuracy}};
-  if (e.yes_no_samples > 0) scalars.push_back({"eval/yes_no_accuracy", e.yes_no_accuracy});
+  std::vector<Scalar> scalars;
+  for (const NamedScore& s : named_scores(e)) scalars.push_back({"eval/" + s.key, s.value});
   add_events(scalars);
   write_loss_plot(folder_.path());
   bar_.hide();
-  spdlog::info("held out: loss {:.4f}, token accuracy {:.3f}, yes/no accuracy {:.3f} (n = {})",
-               e.loss, e.token_accuracy, e.yes_no_accuracy, e.yes_no_samples);
+  for (const std::string& line : to_lines(e)) spdlog::info("{}", line);
   if (!progress_.best_loss || e.loss < *progress_.best_loss) {
     progress_.best_loss = e.loss;
     progress_.best_step = progress_.step;
@@ -184,6 +183,7 @@ void Trainer::finish() {
       .settings = session_.model_inputs().adapter,
       .base_folder = session_.model_inputs().folder,
       .model_type = session_.model_inputs().config.value("model_type", ""),
+      .classes = config_.data.classes,
       .card = model_card(config_, session_.model_inputs(), progress_.step, evaluation_)};
   const std::filesystem::path folder = folder_.path() / "adapter";
   const std::vector<std::string> idle =

@@ -20,12 +20,12 @@ from peft import LoraConfig, get_peft_model  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
-from reference import qwen2_vl_family, run_reference  # noqa: E402
+from reference import run_reference  # noqa: E402
 
 
-def load(folder: Path, compute: torch.dtype, recompute: bool):
+def load(folder: Path, family, compute: torch.dtype, recompute: bool):
     """The 4-bit model with LoRA r = 16 on every vision and language linear, ready to train."""
-    model = transformers.Qwen2VLForConditionalGeneration.from_pretrained(folder, dtype=compute)
+    model = family.MODEL.from_pretrained(folder, dtype=compute)
     for module in model.modules():
         if isinstance(module, bitsandbytes.nn.Linear4bit):
             module.compute_dtype, module.compute_type_is_set = compute, True
@@ -35,7 +35,7 @@ def load(folder: Path, compute: torch.dtype, recompute: bool):
             parameter.data = parameter.data.to(compute)
     model.config.use_cache = False
     model = get_peft_model(model, LoraConfig(r=16, lora_alpha=16, lora_dropout=0.0,
-                                             target_modules=qwen2_vl_family.TARGETS))
+                                             target_modules=family.TARGETS))
     if recompute:
         model.enable_input_require_grads()
         model.gradient_checkpointing_enable(
@@ -43,18 +43,15 @@ def load(folder: Path, compute: torch.dtype, recompute: bool):
     return model.train()
 
 
-def batch(folder: Path, count: int) -> dict:
+def batch(folder: Path, encoder, model, compute: torch.dtype, count: int) -> dict:
     """The first samples of data.jsonl, which all have one length."""
-    encoder = run_reference.Encoder(folder / "checkpoint")
     rows = [json.loads(line) for line in (folder / "data.jsonl").read_text().splitlines()]
     samples = [encoder.encode(row, folder / "images") for row in rows[:count]]
     ids = torch.stack([s.input_ids for s in samples])
-    image_token = encoder.tokenizer.convert_tokens_to_ids("<|image_pad|>")
+    images = [encoder.family.image_arguments(model, s, compute) for s in samples]
     return {"input_ids": ids, "attention_mask": torch.ones_like(ids),
             "labels": torch.stack([s.labels for s in samples]),
-            "pixel_values": torch.cat([s.images["pixel_values"] for s in samples]),
-            "image_grid_thw": torch.cat([s.images["image_grid_thw"] for s in samples]),
-            "mm_token_type_ids": (ids == image_token).to(torch.int64)}
+            **{name: torch.cat([image[name] for image in images]) for name in images[0]}}
 
 
 def main() -> None:
@@ -67,10 +64,12 @@ def main() -> None:
     arguments = parser.parse_args()
     transformers.utils.logging.set_verbosity_error()
     compute = {"f32": torch.float32, "bf16": torch.bfloat16}[arguments.compute]
-    model = load(arguments.folder / "checkpoint", compute, arguments.recompute == "all")
+    encoder = run_reference.Encoder(arguments.folder / "checkpoint")
+    model = load(arguments.folder / "checkpoint", encoder.family, compute,
+                 arguments.recompute == "all")
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = bitsandbytes.optim.AdamW8bit(trained, lr=1e-4, weight_decay=0.01)
-    inputs = batch(arguments.folder, arguments.samples)
+    inputs = batch(arguments.folder, encoder, model.get_base_model(), compute, arguments.samples)
     seconds, losses, first = [], [], 0.0
     for _ in range(arguments.steps):
         begin = time.monotonic()

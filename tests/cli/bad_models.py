@@ -151,6 +151,18 @@ def adapter_of_another_model(medvqa: Medvqa):
     return train(medvqa.config(model__path=str(medvqa.scratch / "other")))
 
 
+def windows(key: str, value):
+    """The small Qwen2.5-VL with another value in its vision_config."""
+    def prepare(medvqa: Medvqa):
+        folder = medvqa.scratch / "windows"
+        succeeds(medvqa.run("init", "--preset", "tiny-qwen2-5-vl", "--out", folder))
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["vision_config"][key] = value
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        return train(medvqa.config(model__path=str(folder), lora__init_from=None))
+    return Kind(f"{key} {value}", 5, (f"vision_config.{key}", json.dumps(value).replace(" ", "")), prepare)
+
+
 def other_rows(medvqa: Medvqa):
     """A run whose data file changes before it goes on."""
     data = medvqa.scratch / "rows.jsonl"
@@ -185,6 +197,12 @@ MODELS = [
     model("more layers than weights", values("config.json", num_hidden_layers=3), "layers.2"),
     model("a negative width", values("config.json", hidden_size=-48), "-48"),
     model("a vocabulary that is too small", values("config.json", vocab_size=300), "300"),
+    model("positions of an unknown kind",
+          values("config.json", rope_scaling={"type": "yarn", "mrope_section": [2, 3, 3]}),
+          "rope_type", "yarn"),
+    windows("window_size", 20),
+    windows("fullatt_block_indexes", ["last"]),
+    windows("out_hidden_size", 64),
     model("a tokenizer that is none", text("tokenizer.json", "{}"), "tokenizer.json"),
     model("patches of another size", values("preprocessor_config.json", patch_size=7),
           "patch_size"),

@@ -150,7 +150,6 @@ SETTINGS = [
     setting("a pattern of a hundred thousand characters", 3, "lora.targets=" + "(" * 100000,
             "lora.targets", "2000", flags=NO_START),
     setting("no linear adapted", 3, "lora.targets=nothing", "lora.targets", flags=NO_START),
-    setting("a task that is not built in", 3, "task=classification", "classification"),
     setting("a device that is none", 3, "device=abacus", "abacus"),
     setting("an unmatched brace in the prompt", 3, "data.prompt={question", "brace"),
     setting("a prompt with an unknown column", 3, "data.prompt={organ}", "organ"),

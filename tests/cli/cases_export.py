@@ -5,6 +5,7 @@ import signal
 import subprocess
 import time
 
+from bad_classes import texts
 from program import FIXTURE, Medvqa, contents, fails, holds, succeeds
 from safetensors.numpy import load_file
 
@@ -86,6 +87,26 @@ def case_llama_exports_carry_their_terms(medvqa: Medvqa) -> None:
     holds((named / "LICENSE").exists(), "LICENSE was not copied")
     tensors = names_in(named / "model.safetensors")
     holds("language_model.model.embed_tokens.weight" in tensors, f"{sorted(tensors)[:3]}")
+
+
+def case_a_trained_classifier_goes_out(medvqa: Medvqa) -> None:
+    """The head of a classification run: score.weight of a Llama, or rows of a whole head."""
+    config = texts(medvqa, train__warmup_steps=0)
+    succeeds(medvqa.run("train", "--config", config))
+    run = medvqa.output()
+    head = load_file(run / "adapter/head.safetensors")["head.weight"]
+    merged, full = medvqa.scratch / "merged", medvqa.scratch / "full"
+    succeeds(medvqa.run("export", "--run", run, "--out", merged))
+    names = names_in(merged / "model.safetensors")
+    holds("score.weight" in names and "lm_head.weight" not in names, f"{sorted(names)[-3:]}")
+    written = json.loads((merged / "config.json").read_text(encoding="utf-8"))
+    holds(written["architectures"] == ["LlamaForSequenceClassification"] and
+          written["id2label"] == {"0": "0", "1": "1"}, f"{written}")
+    succeeds(medvqa.run("export", "--run", run, "--out", full, "--form", "adapter"))
+    weight = load_file(full / "lm_head.safetensors")["lm_head.weight"]
+    holds(head.tobytes() in weight.tobytes(), "the head's rows are not in the whole one")
+    again = texts(medvqa, lora__init_from=str(full), output=str(medvqa.scratch / "again"))
+    succeeds(medvqa.run("train", "--config", again))
 
 
 def case_a_killed_export_leaves_nothing(medvqa: Medvqa) -> None:

@@ -111,11 +111,33 @@ def published(channels: int, feed_forward: int, heads: int, kv_heads: int, vocab
                           "temporal_patch_size": 2}}
 
 
+def published_with_windows(layers: int, *language) -> dict:
+    """config.json of Qwen2.5-VL-3B or -7B as the Hub has it."""
+    config = published(*language) | {
+        "model_type": "qwen2_5_vl", "architectures": ["Qwen2_5_VLForConditionalGeneration"],
+        "num_hidden_layers": layers, "max_position_embeddings": 128000, "max_window_layers": layers}
+    config["vision_config"] = {
+        "depth": 32, "hidden_act": "silu", "hidden_size": 1280, "intermediate_size": 3420,
+        "num_heads": 16, "in_chans": 3, "out_hidden_size": config["hidden_size"],
+        "patch_size": 14, "spatial_merge_size": 2, "spatial_patch_size": 14, "window_size": 112,
+        "fullatt_block_indexes": [7, 15, 23, 31], "tokens_per_second": 2,
+        "temporal_patch_size": 2}
+    return config
+
+
 def case_plan_counts_the_published_models(medvqa: Medvqa) -> None:
     """config.json alone gives the counts of the published models at r = 16."""
-    models = {"2b": (published(1536, 8960, 12, 2, 151936, True), 28_950_528, 2_208_985_600),
-              "7b": (published(3584, 18944, 28, 4, 152064, False), 50_855_936, 8_291_375_616)}
-    for name, (model, trainable, parameters) in models.items():
+    # A block's channels in and out of qkv, proj and the feed-forward, at r = 16.
+    attention = 32 * 16 * ((1280 + 3840) + (1280 + 1280))
+    plain, gated = (attention + 32 * 16 * n for n in (2 * (1280 + 5120), 3 * (1280 + 3420)))
+    models = {
+        "2b": (published(1536, 8960, 12, 2, 151936, True), 28_950_528, 2_208_985_600, plain),
+        "7b": (published(3584, 18944, 28, 4, 152064, False), 50_855_936, 8_291_375_616, plain),
+        "2.5-3b": (published_with_windows(36, 2048, 11008, 16, 2, 151936, True), 41_084_928,
+                   3_754_622_976, gated),
+        "2.5-7b": (published_with_windows(28, 3584, 18944, 28, 4, 152064, False), 51_521_536,
+                   8_292_166_656, gated)}
+    for name, (model, trainable, parameters, tower) in models.items():
         folder = medvqa.scratch / name
         folder.mkdir()
         (folder / "config.json").write_text(json.dumps(model), encoding="utf-8")
@@ -130,9 +152,7 @@ def case_plan_counts_the_published_models(medvqa: Medvqa) -> None:
         holds({p.name for p in folder.iterdir()} == {"config.json"}, "plan wrote something")
         vision = json.loads(succeeds(medvqa.run("plan", "--config", config, "--json", "--set",
                                                 "lora.language=false")).out)
-        # 32 blocks of qkv, proj, fc1, fc2 at r = 16.
-        count = 32 * 16 * ((1280 + 3840) + (1280 + 1280) + 2 * (1280 + 5120))
-        holds(vision["trainable_parameters"] == count, f"{name} vision: {vision}")
+        holds(vision["trainable_parameters"] == tower, f"{name} vision: {vision}")
 
 
 def case_llama_trains_on_text(medvqa: Medvqa) -> None:
@@ -181,6 +201,13 @@ def case_plan_counts_llama3(medvqa: Medvqa) -> None:
     holds((plan["parameters"], plan["trainable_parameters"]) == (8_030_261_248, 41_943_040),
           f"{plan}")
     holds(plan["fits"], f"{plan['memory']}")
+    config = medvqa.config("two-classes", task="classification", model__path=str(folder),
+                           lora__init_from=None, lora__rslora=True)
+    plan = json.loads(succeeds(medvqa.run("plan", "--config", config, "--json")).out)
+    holds(plan["trainable_parameters"] == 41_951_232, f"{plan}")
+    # Of the head two rows are left, and they are trained.
+    holds(plan["parameters"] == 8_030_261_248 - 128256 * 4096, f"{plan}")
+    holds(plan["modules"]["head"] == {"parameters": 0, "trainable": 2 * 4096}, f"{plan}")
 
 
 def case_adapters_reach_python(medvqa: Medvqa) -> None:

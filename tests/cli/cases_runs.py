@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 from program import FIXTURE, Medvqa, Skip, contents, fails, holds, metrics, succeeds
+from safetensors.numpy import load_file
 
 STEP_KEYS = {"event", "step", "epoch", "loss", "learning_rate", "grad_norm", "label_tokens",
              "tokens", "samples", "seconds"}
@@ -142,3 +143,24 @@ def case_real_vqa_rad(medvqa: Medvqa) -> None:
     for name in ("adapter_model.safetensors", "adapter_config.json", "README.md",
                  "tokenizer.json"):
         holds(name in files, f"{name} is not in the adapter")
+
+
+def case_smoke_of_qwen2_5_vl(medvqa: Medvqa) -> None:
+    """Forty steps of the shipped smoke test of the window model: it learns, and PEFT's names."""
+    model, run = medvqa.scratch / "model", medvqa.scratch / "run"
+    succeeds(medvqa.run("init", "--preset", "tiny-qwen2-5-vl", "--quantization", "nf4", "--out",
+                        model))
+    succeeds(medvqa.run("data", "synth", "--out", medvqa.scratch / "phantoms", "--count", "60",
+                        "--seed", "7", "--size", "84", "--validation", "0.1", "--questions",
+                        "closed", "--findings", "effusion"))
+    settings = [f"model.path={model}", f"output={run}", "train.max_steps=40", "train.batch_size=4",
+                "train.log_every=1"]
+    arguments = [part for s in settings for part in ("--set", s)]
+    succeeds(medvqa.run("train", "--config", "smoke_qwen25vl.json", *arguments,
+                        environment={"MEDVQA_DATA": str(medvqa.scratch)}))
+    losses = [step["loss"] for step in metrics(run)]
+    holds(len(losses) == 40 and sum(losses[30:]) < 0.2 * sum(losses[:10]), f"losses {losses}")
+    names = load_file(run / "adapter/adapter_model.safetensors")
+    first = "base_model.model.model.visual.blocks.0.mlp.gate_proj.lora_A.weight"
+    holds(len(names) == 2 * (2 * 5 + 2 * 7) and names[first].shape == (16, 128),
+          f"{sorted(names)}")

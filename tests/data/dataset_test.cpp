@@ -170,5 +170,35 @@ TEST_F(Prefetching, RefusesIndicesOutsideTheDataSet) {
   EXPECT_THROW(Prefetcher(processor_, dataset_, {{0}, {26}}, 1), InternalError);
 }
 
+using Order = std::vector<std::int64_t>;
+
+// get_length_grouped_indices of transformers 5.17.0 with torch.Generator().manual_seed(seed), for
+// samples i of (7919 i mod 13) + 1 tokens.
+Order grouped(std::int64_t examples, std::int64_t step_samples, std::uint64_t seed) {
+  Order lengths;
+  for (std::int64_t i = 0; i < examples; ++i) lengths.push_back(i * 7919 % 13 + 1);
+  return length_grouped(epoch_order(examples, true, seed, 0), lengths, step_samples);
+}
+
+TEST(LengthGrouped, IsTransformers) {
+  EXPECT_EQ(grouped(23, 4, 3407), (Order{6,  18, 10, 7, 12, 5,  11, 17, 3,  9, 8, 1,
+                                         16, 22, 13, 0, 4,  21, 14, 20, 19, 2, 15}));
+  EXPECT_EQ(grouped(40, 2, 42),
+            (Order{32, 18, 3,  22, 9,  15, 8,  14, 0,  13, 38, 37, 4,  17, 23, 29, 35, 2, 27, 7,
+                   19, 6,  25, 12, 24, 10, 16, 21, 33, 39, 31, 5,  11, 30, 36, 28, 34, 1, 20, 26}));
+  EXPECT_EQ(grouped(5, 8, 1), (Order{4, 3, 2, 1, 0}));
+  // Pieces of 50 steps at most.
+  const Order many = grouped(230, 1, 7);
+  std::int64_t sum = 0;
+  for (std::size_t i = 0; i < many.size(); ++i) sum += static_cast<std::int64_t>(i + 1) * many[i];
+  EXPECT_EQ(Order(many.begin(), many.begin() + 12),
+            (Order{227, 6, 19, 188, 110, 181, 161, 96, 70, 89, 37, 11}));
+  EXPECT_EQ(sum, 3064739);
+}
+
+TEST(LengthGrouped, OfNothingIsNothing) {
+  EXPECT_TRUE(length_grouped({}, {}, 4).empty());
+}
+
 }  // namespace
 }  // namespace medvqa::data

@@ -148,6 +148,27 @@ TEST_F(SynthData, ShowOnlyTheFindingsAskedFor) {
   }
 }
 
+// Each in its own words, and none says of an effusion what is not there.
+TEST_F(SynthData, DictationsSayTheReportInOtherWords) {
+  std::map<std::string, std::string> dictations;  // by image
+  for (const json& row : dataset(request("set"))) {
+    const auto text = row.at("dictation").get<std::string>();
+    const auto known = dictations.emplace(row.at("image").get<std::string>(), text);
+    EXPECT_EQ(known.first->second, text) << "one text an image";
+    bool found = false;
+    for (const std::string side : {"left", "right"}) {
+      found = found || text.find("effusion on the " + side) != std::string::npos ||
+              text.find("a " + side + " pleural effusion") != std::string::npos ||
+              text.find("The " + side + " costophrenic angle is blunted") != std::string::npos;
+    }
+    const auto report = row.at("report").get<std::string>();
+    EXPECT_EQ(found, report.find("No pleural effusion") == std::string::npos) << report << text;
+  }
+  std::set<std::string> distinct;
+  for (const auto& one : dictations) distinct.insert(one.second);
+  EXPECT_GE(10 * distinct.size(), 9 * dictations.size());
+}
+
 TEST_F(SynthData, RecordsAgreeWithThemselves) {
   for (const json& row : dataset(request("set"))) {
     const auto label = row.at("label").get<std::vector<std::string>>();

@@ -86,7 +86,7 @@ void run(const std::filesystem::path& config_file, const std::filesystem::path& 
   options.loss_scale = 1.0 / static_cast<double>(batch.label_count());
   const PassResult r = run_pass(*backend, arenas, adapted, batch, options);
   Outputs out;
-  const std::int64_t vocabulary = adapted.model().head_weight().dim(0);
+  const std::int64_t vocabulary = adapted.head().value.dim(0);
   out.add("logits", {batch.label_count(), vocabulary}, r.logits);
   out.add("loss", {1}, {static_cast<float>(r.nll_sum() * options.loss_scale)});
   for (const auto& m : adapted.modules()) {

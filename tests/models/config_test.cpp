@@ -1,8 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "medvqa/models/qwen2_vl/config.h"
-#include "medvqa/ops/dry_backend.h"
-#include "tests/models/tiny_qwen2_vl.h"
+#include "tests/models/model_invariants.h"
 
 namespace medvqa::models::testing_models {
 namespace {
@@ -38,29 +37,12 @@ json released_config(bool seven_billion) {
             {"rope_parameters", {{"rope_theta", 1000000.0}, {"mrope_section", {16, 24, 24}}}}}}};
 }
 
-struct Size {
-  std::int64_t frozen, trainable;
-  std::size_t weights, adapters;
-};
-
-Size size_of_model(const json& config, bool nf4) {
-  nn::DescribedWeights::Options options;
-  options.nf4 = nf4;
-  const nn::DescribedWeights source(options);
-  ops::DryBackend dry(ops::DeviceTraits{.name = "dry"});
-  Arena weights("weights"), adapters("adapters");
-  nn::Builder builder(dry, source, weights, adapters, DType::bf16,
-                      medvqa::testing::adapt_all(16, 1), nn::QuantizeOnLoad::no);
-  build_model(config, builder);
-  return {builder.count().frozen, builder.count().trainable, weights.peak(), adapters.peak()};
-}
-
 TEST(Qwen2VlConfig, ParametersOfTheReleasedModels) {
   for (const bool nf4 : {false, true}) {
-    const Size two = size_of_model(released_config(false), nf4);
+    const ModelSize two = size_of_model(released_config(false), nf4);
     EXPECT_EQ(two.frozen, 2208985600);
     EXPECT_EQ(two.trainable, 28950528);
-    const Size seven = size_of_model(released_config(true), nf4);
+    const ModelSize seven = size_of_model(released_config(true), nf4);
     EXPECT_EQ(seven.frozen, 8291375616);
     EXPECT_EQ(seven.trainable, 50855936);
     // f32 values and gradients; every tensor here is a multiple of the arena's alignment.
@@ -115,10 +97,14 @@ TEST(Qwen2VlConfig, RefusesImpossibleValuesByName) {
       {"/text_config/rope_parameters/mrope_section", {1, 1, 3}, "rope_parameters.mrope_section"},
       {"/text_config/rope_parameters/mrope_section", {-1, 2, 3}, "rope_parameters.mrope_section"},
       {"/text_config/rope_parameters/mrope_section", "x", "rope_parameters.mrope_section"},
+      {"/text_config/rope_parameters/rope_type", "yarn", "text_config.rope_parameters.rope_type"},
+      {"/text_config/head_dim", 4, "text_config.head_dim"},
+      {"/text_config/attention_dropout", 0.1, "text_config.attention_dropout"},
       {"/vision_config", nullptr, "vision_config"},
       {"/vision_config/num_heads", 3, "vision_config.num_heads"},
       {"/vision_config/num_heads", 8, "vision_config.num_heads"},  // head size 2
       {"/vision_config/hidden_act", "silu", "vision_config.hidden_act"},
+      {"/vision_config/rope_parameters", {{"rope_type", "linear"}}, "rope_parameters.rope_type"},
       {"/vision_config/patch_size", false, "vision_config.patch_size"},
       {"/image_token_id", 24, "image_token_id"},
       {"/tie_word_embeddings", "yes", "tie_word_embeddings"}};

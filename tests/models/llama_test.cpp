@@ -4,13 +4,11 @@
 
 #include <cmath>
 
-#include "medvqa/ops/dry_backend.h"
-#include "tests/models/tiny_qwen2_vl.h"
+#include "tests/models/model_invariants.h"
 
 namespace medvqa::models::testing_models {
 namespace {
 
-using autograd::Recompute;
 using nlohmann::json;
 
 // Three heads on one pair of keys and values.
@@ -124,34 +122,17 @@ TEST(Llama, EveryAdapterGradientAgreesWithDifferences) {
 }
 
 TEST(Llama, PoliciesAgreeBitForBit) {
-  const Batch batch = packed(first_text(), second_text());
-  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
-    const auto outcome = [&](Recompute r) {
-      TinyModel tiny = tiny_llama({.compute = type, .nf4 = true, .dropout = 0.2});
-      std::vector<Values> all{tiny.run(batch, {.recompute = r, .random_key = 11, .dropout = true})};
-      for (Values& g : tiny.gradients()) all.push_back(std::move(g));
-      return all;
-    };
-    const auto expected = outcome(Recompute::none);
-    EXPECT_EQ(outcome(Recompute::all), expected) << name_of(type);
-    EXPECT_EQ(outcome(Recompute::attention_saved), expected) << name_of(type);
-  }
+  expect_policies_agree(with_config(tiny_llama_config(true, false)),
+                        packed(first_text(), second_text()));
 }
 
 TEST(Llama, PackedIsSeparateAndCausal) {
-  TinyModel together = tiny_llama({}), apart = tiny_llama({});
-  const Values nll = together.run(packed(first_text(), second_text()), {});
-  Values separate = apart.run(first_text(), {});
-  for (const double n : apart.run(second_text(), {})) separate.push_back(n);
-  ASSERT_EQ(nll.size(), separate.size());
-  for (std::size_t i = 0; i < nll.size(); ++i) EXPECT_NEAR(nll[i], separate[i], 1e-12);
-  const auto a = together.gradients(), b = apart.gradients();
-  for (std::size_t i = 0; i < a.size(); ++i) {
-    for (std::size_t e = 0; e < a[i].size(); ++e) ASSERT_NEAR(a[i][e], b[i][e], 1e-12);
-  }
+  expect_packed_is_separate(with_config(tiny_llama_config(true, false)),
+                            {first_text(), second_text()});
+  TinyModel tiny = tiny_llama({});
   Batch later = first_text();
   later.input.ids[5] = 4;  // after the last row that is read
-  EXPECT_EQ(together.run(later, {.training = false}), together.run(first_text(), {}));
+  EXPECT_EQ(tiny.run(later, {.training = false}), tiny.run(first_text(), {}));
 }
 
 TEST(Llama, ScalingAndTyingAreSeen) {

@@ -1,7 +1,7 @@
 #include <gtest/gtest.h>
 
 #include "medvqa/models/mllama/config.h"
-#include "medvqa/ops/dry_backend.h"
+#include "tests/models/model_invariants.h"
 #include "tests/models/tiny_mllama.h"
 
 namespace medvqa::models::testing_models {
@@ -45,31 +45,16 @@ json released_config(bool large, int image_size = 560) {
               {"original_max_position_embeddings", 8192}}}}}};
 }
 
-struct Size {
-  std::int64_t frozen, trainable;
-  std::size_t tensors;
-};
-
-Size size_of_model(const json& config) {
-  const nn::DescribedWeights source({});
-  ops::DryBackend dry(ops::DeviceTraits{.name = "dry"});
-  Arena weights("weights"), adapters("adapters");
-  nn::Builder builder(dry, source, weights, adapters, DType::bf16,
-                      medvqa::testing::adapt_all(16, 1), nn::QuantizeOnLoad::no);
-  build_model(config, builder);
-  return {builder.count().frozen, builder.count().trainable, source.requests().size()};
-}
-
 TEST(MllamaConfig, ParametersOfTheReleasedModels) {
-  const Size eleven = size_of_model(released_config(false));
+  const ModelSize eleven = size_of_model(released_config(false), false);
   EXPECT_EQ(eleven.frozen, 10670220835);
   EXPECT_EQ(eleven.trainable, 67174400);
   EXPECT_EQ(eleven.tensors, 906u);
   // Tiles of 448 pixels: 576 positions less, for themselves and for 9 x 4 tiles each.
-  const Size base = size_of_model(released_config(false, 448));
+  const ModelSize base = size_of_model(released_config(false, 448), false);
   EXPECT_EQ(eleven.frozen - base.frozen, 576 * 1280 * 37);
   EXPECT_EQ(base.trainable, 67174400);
-  const Size ninety = size_of_model(released_config(true));
+  const ModelSize ninety = size_of_model(released_config(true), false);
   EXPECT_GT(ninety.frozen, 88'000'000'000);
   EXPECT_LT(ninety.frozen, 89'000'000'000);
 }

@@ -3,17 +3,19 @@
 
 #include <cmath>
 
-#include "medvqa/ops/dry_backend.h"
+#include "tests/models/model_invariants.h"
 #include "tests/models/tiny_mllama.h"
 
 namespace medvqa::models::testing_models {
 namespace {
 
-using autograd::Recompute;
-
 TinyModel tiny_mllama(TinyModel::Options o, bool block_output = false) {
   o.config = tiny_mllama_config(block_output);
   return TinyModel(o);
+}
+
+TinyModel::Options mllama() {
+  return with_config(tiny_mllama_config());
 }
 
 Batch everything() {
@@ -29,89 +31,24 @@ TEST(Mllama, EveryAdapterGradientAgreesWithDifferences) {
 }
 
 TEST(Mllama, PoliciesAgreeBitForBit) {
-  const Batch batch = everything();
-  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
-    const auto outcome = [&](Recompute r, bool keep) {
-      TinyModel tiny = tiny_mllama({.compute = type, .nf4 = true, .dropout = 0.2});
-      std::vector<Values> all{tiny.run(
-          batch, {.recompute = r, .keep_weights = keep, .random_key = 11, .dropout = true})};
-      for (Values& g : tiny.gradients()) all.push_back(std::move(g));
-      return all;
-    };
-    const auto expected = outcome(Recompute::none, false);
-    for (const bool keep : {false, true}) {
-      for (const Recompute r : {Recompute::all, Recompute::attention_saved, Recompute::none}) {
-        EXPECT_EQ(outcome(r, keep), expected) << name_of(type) << static_cast<int>(r);
-      }
-    }
-  }
+  expect_policies_agree(mllama(), everything());
 }
 
 TEST(Mllama, ForwardOnlyGivesTheSameLoss) {
-  TinyModel tiny = tiny_mllama({.compute = DType::f32});
-  const Values nll = tiny.run(everything(), {.training = false});
-  for (const Values& g : tiny.gradients()) EXPECT_EQ(g, Values(g.size(), 0.0));
-  EXPECT_EQ(tiny.run(everything(), {}), nll);
+  expect_forward_only_agrees(mllama(), everything());
 }
 
 TEST(Mllama, TheDryRunKnowsTheMemoryToTheByte) {
-  const Batch batch = everything();
-  for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
-    for (const Recompute r : {Recompute::all, Recompute::attention_saved, Recompute::none}) {
-      const autograd::SegmentTape::Options options{.recompute = r, .dropout = true};
-      TinyModel real = tiny_mllama({.compute = type, .nf4 = true, .dropout = 0.2});
-      real.run(batch, options);
-
-      nn::DescribedWeights::Options described;
-      described.nf4 = true;
-      described.nested = false;
-      const nn::DescribedWeights source(described);
-      ops::DryBackend dry(real.device().backend().traits());
-      Arena tensors("tensors"), step("step"), block("block"), scratch("scratch");
-      dry.use_scratch(scratch);
-      nn::Builder builder(dry, source, tensors, tensors, type,
-                          medvqa::testing::adapt_all(1, 1.25, 0.2), nn::QuantizeOnLoad::no);
-      const auto model = build_model(tiny_mllama_config(), builder);
-      Batch sizes = batch;
-      sizes.input.patches.clear();  // a plan has no pixels
-      run_pass(dry, {step, block, scratch}, *model, sizes, tensors, options);
-      EXPECT_EQ(step.peak(), real.device().step().peak()) << name_of(type);
-      EXPECT_EQ(block.peak(), real.device().block().peak()) << name_of(type);
-      EXPECT_EQ(scratch.peak(), real.device().scratch().peak()) << name_of(type);
-      EXPECT_EQ(tensors.peak(), real.device().tensors().peak()) << name_of(type);
-    }
-  }
+  expect_the_plan_is_exact(mllama(), everything());
 }
 
 TEST(Mllama, PackedIsSeparate) {
-  for (const DType type : {DType::f64, DType::f32}) {
-    TinyModel together = tiny_mllama({.compute = type});
-    TinyModel apart = tiny_mllama({.compute = type});
-    const Values nll = together.run(everything(), {});
-    Values separate;
-    for (const Batch& b : {one_picture(), no_picture(), two_pictures(), run_of_pictures()}) {
-      for (const double n : apart.run(b, {})) separate.push_back(n);
-    }
-    const double allowed = 4096 * roundoff(type);  // the operations of a few layers
-    ASSERT_EQ(nll.size(), separate.size());
-    for (std::size_t i = 0; i < nll.size(); ++i) EXPECT_NEAR(nll[i], separate[i], allowed);
-    const auto a = together.gradients(), b = apart.gradients();
-    for (std::size_t i = 0; i < a.size(); ++i) {
-      for (std::size_t e = 0; e < a[i].size(); ++e) ASSERT_NEAR(a[i][e], b[i][e], allowed);
-    }
-  }
+  expect_packed_is_separate(mllama(),
+                            {one_picture(), no_picture(), two_pictures(), run_of_pictures()});
 }
 
 TEST(Mllama, SamplesDoNotSeeEachOther) {
-  TinyModel tiny = tiny_mllama({});
-  const Values before = tiny.run(packed(one_picture(), two_pictures()), {.training = false});
-  Batch other = two_pictures();
-  for (float& v : other.input.patches) v = -v;
-  other.input.ids[0] = 11;
-  const Values after = tiny.run(packed(one_picture(), other), {.training = false});
-  EXPECT_EQ(before[0], after[0]);
-  EXPECT_EQ(before[1], after[1]);
-  EXPECT_NE(before[2], after[2]);
+  expect_samples_apart(mllama(), one_picture(), two_pictures());
 }
 
 // A row sees the last picture before it and not the one after; text in front of all pictures sees

@@ -17,7 +17,8 @@ struct Options {
   bool ta = false, tb = false;
   double alpha = 1;
   bool accumulate = false, bias = false;
-  enum class Residual : std::uint8_t { none, apart, aliased } residual = Residual::none;
+  enum class Residual : std::uint8_t { none, apart, in_c, in_preactivation } residual =
+      Residual::none;
   Activation activation = Activation::none;
   bool preactivation = false;
   bool strided = false;
@@ -30,7 +31,10 @@ std::string name_of(const Options& o) {
       "gemm_{}x{}x{}{}{}{}{}{}{}{}{}{}{}", o.m, o.n, o.k, o.ta ? "_ta" : "", o.tb ? "_tb" : "",
       o.alpha == 1 ? "" : fmt::format("_alpha{}", o.alpha), o.accumulate ? "_acc" : "",
       o.bias ? "_bias" : "",
-      o.residual == none ? "" : (o.residual == apart ? "_residual" : "_residual_in_c"),
+      o.residual == none ? ""
+      : o.residual == apart ? "_residual"
+      : o.residual == in_c  ? "_residual_in_c"
+                            : "_residual_in_pre",
       o.activation == Activation::none ? "" : fmt::format("_act{}", int(o.activation)),
       o.preactivation ? "_pre" : "", o.strided ? "_strided" : "", o.wide_c ? "_wide" : "");
 }
@@ -45,7 +49,7 @@ std::vector<Expected> expect(const Options& o, const Indices& i, const Values& v
   Expected pre{i.pre, c.value, c.magnitude};
   c.length = pre.length = static_cast<double>(o.k);
   if (o.activation != Activation::none) c.roundings = 1;  // z may be rounded before
-  const bool reads_c = o.accumulate || o.residual == Options::Residual::aliased;
+  const bool reads_c = o.accumulate || o.residual == Options::Residual::in_c;
   for (std::int64_t m = 0; m < o.m; ++m) {
     for (std::int64_t n = 0; n < o.n; ++n) {
       double z = 0, terms = 0;
@@ -64,6 +68,7 @@ std::vector<Expected> expect(const Options& o, const Indices& i, const Values& v
       };
       if (o.bias) add(v[at(i.bias)][at(n)]);
       if (o.residual == Options::Residual::apart) add(v[at(i.residual)][e]);
+      if (o.residual == Options::Residual::in_preactivation) add(v[at(i.pre)][e]);
       if (reads_c) add(v[at(i.c)][e]);
       pre.value[e] = z;
       pre.magnitude[e] = terms;
@@ -81,11 +86,15 @@ OpCase make(const Options& o) {
   const ElementType c_type = o.wide_c ? kAccumulator : kCompute;
   i.a = c.input("a", o.ta ? Shape{o.k, o.m} : Shape{o.m, o.k});
   i.b = c.input("b", o.tb ? Shape{o.n, o.k} : Shape{o.k, o.n});
-  const bool reads_c = o.accumulate || o.residual == Options::Residual::aliased;
+  const bool reads_c = o.accumulate || o.residual == Options::Residual::in_c;
   i.c = reads_c ? c.both("c", {o.m, o.n}, c_type) : c.output("c", {o.m, o.n}, c_type);
   if (o.bias) i.bias = c.input("bias", {o.n}, c_type);
   if (o.residual == Options::Residual::apart) i.residual = c.input("residual", {o.m, o.n}, c_type);
-  if (o.preactivation) i.pre = c.output("preactivation", {o.m, o.n}, c_type);
+  if (o.residual == Options::Residual::in_preactivation) {
+    i.pre = c.both("preactivation", {o.m, o.n}, c_type);
+  } else if (o.preactivation) {
+    i.pre = c.output("preactivation", {o.m, o.n}, c_type);
+  }
   if (o.strided) {
     c.stride(i.a, 3, 5);
     c.stride(i.b, 0, 7);
@@ -105,11 +114,46 @@ OpCase make(const Options& o) {
                 .residual_MN = optional(i.residual),
                 .activation = o.activation,
                 .preactivation_MN = optional(i.pre)};
-    if (o.residual == Options::Residual::aliased) p.residual_MN = p.c;
+    if (o.residual == Options::Residual::in_c) p.residual_MN = p.c;
+    if (o.residual == Options::Residual::in_preactivation) p.residual_MN = p.preactivation_MN;
     backend.gemm(p);
   };
   c.oracle = [o, i](const Values& v, DType) { return expect(o, i, v); };
   return c;
+}
+
+void append_activations(std::vector<Options>& list) {
+  using enum Options::Residual;
+  for (const auto activation :
+       {Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu, Activation::silu}) {
+    list.push_back({.m = 5,
+                    .n = 19,
+                    .k = 8,
+                    .tb = true,
+                    .bias = true,
+                    .activation = activation,
+                    .preactivation = true});
+    list.push_back({.m = 5,
+                    .n = 19,
+                    .k = 8,
+                    .bias = true,
+                    .residual = apart,
+                    .activation = activation,
+                    .strided = true});
+  }
+  list.push_back({.m = 7,
+                  .n = 11,
+                  .k = 16,
+                  .accumulate = true,
+                  .activation = Activation::silu,
+                  .preactivation = true});
+  list.push_back({.m = 7,
+                  .n = 11,
+                  .k = 16,
+                  .alpha = 2,
+                  .residual = in_preactivation,
+                  .activation = Activation::quick_gelu,
+                  .preactivation = true});
 }
 
 }  // namespace
@@ -135,23 +179,7 @@ std::vector<OpCase> gemm_cases() {
                       .wide_c = true});
     }
   }
-  for (const auto activation :
-       {Activation::gelu_erf, Activation::gelu_tanh, Activation::quick_gelu, Activation::silu}) {
-    list.push_back({.m = 5,
-                    .n = 19,
-                    .k = 8,
-                    .tb = true,
-                    .bias = true,
-                    .activation = activation,
-                    .preactivation = true});
-    list.push_back({.m = 5,
-                    .n = 19,
-                    .k = 8,
-                    .bias = true,
-                    .residual = apart,
-                    .activation = activation,
-                    .strided = true});
-  }
+  append_activations(list);
   list.push_back({.m = 7, .n = 11, .k = 16, .alpha = 0.5});
   list.push_back({.m = 7, .n = 11, .k = 16, .alpha = -2, .accumulate = true});
   list.push_back({.m = 7, .n = 11, .k = 16, .bias = true});
@@ -159,14 +187,8 @@ std::vector<OpCase> gemm_cases() {
   list.push_back({.m = 7, .n = 11, .k = 16, .alpha = 3, .accumulate = true, .bias = true});
   list.push_back({.m = 7, .n = 11, .k = 16, .tb = true, .residual = apart});
   list.push_back({.m = 7, .n = 11, .k = 16, .tb = true, .bias = true, .residual = apart});
-  list.push_back({.m = 7, .n = 11, .k = 16, .tb = true, .residual = aliased, .strided = true});
-  list.push_back({.m = 7, .n = 11, .k = 16, .alpha = 2, .bias = true, .residual = aliased});
-  list.push_back({.m = 7,
-                  .n = 11,
-                  .k = 16,
-                  .accumulate = true,
-                  .activation = Activation::silu,
-                  .preactivation = true});
+  list.push_back({.m = 7, .n = 11, .k = 16, .tb = true, .residual = in_c, .strided = true});
+  list.push_back({.m = 7, .n = 11, .k = 16, .alpha = 2, .bias = true, .residual = in_c});
   list.push_back({.m = 7, .n = 11, .k = 16, .bias = true, .wide_c = true});
   list.push_back({.m = 6, .n = 12, .k = 40, .residual = apart, .wide_c = true});
   std::vector<OpCase> cases;

@@ -48,7 +48,7 @@ json documented_defaults() {
              "system": null, "label": "label", "max_length": 2048, "too_long": "error",
              "loss_on": "answer", "image_first": true,
              "image": {"min_pixels": null, "max_pixels": null}, "packing": true,
-             "shuffle": true, "threads": 1},
+             "shuffle": true, "group_by_length": false, "threads": 1},
     "train": {"batch_size": 2, "gradient_accumulation": 4, "epochs": 1, "max_steps": null,
               "learning_rate": 2e-4, "schedule": "linear", "warmup_steps": 5,
               "weight_decay": 0.01, "max_grad_norm": 1.0, "optimizer": "adamw8bit",
@@ -64,7 +64,8 @@ TEST_F(ConfigFile, DefaultsAreTheDocumentedOnes) {
   expected["data"]["train"][0]["path"] = (folder_.path() / "d.jsonl").string();
   expected["output"] = (folder_.path() / "runs/a").string();
   const Config c = read(minimal());
-  EXPECT_EQ(c.resolved, expected) << json::diff(c.resolved, expected).dump(1);
+  const json resolved = c.resolved;
+  EXPECT_EQ(resolved, expected) << json::diff(resolved, expected).dump(1);
   EXPECT_EQ(c.train.seed, 3407u);
   EXPECT_EQ(c.train.learning_rate, 2e-4);
   EXPECT_TRUE(c.train.eight_bit);
@@ -245,12 +246,34 @@ TEST_F(ConfigFile, AHubIdStaysUnlessThereIsSuchAFolder) {
   EXPECT_EQ(path("alone"), (folder_.path() / "alone").string());
 }
 
+// Wherever they are written, and only for the task that has them.
+TEST_F(ConfigFile, ClassesStayInTheOrderWritten) {
+  using Labels = std::vector<std::string>;
+  const std::string text =
+      minimal(R"(, "task": "classification", "classification": {"classes": {"b": "x", "a": "y"}})");
+  const Config c = read(text, {"data.label=finding"});
+  EXPECT_EQ(c.data.classes->labels, (Labels{"b", "a"}));
+  EXPECT_EQ(c.data.classes->texts, (Labels{"x", "y"}));
+  EXPECT_EQ(c.data.classes->column, "finding");
+  EXPECT_TRUE(c.data.train.front().text_only);
+  const char* other = R"({"9": "p", "10": "q"})";
+  EXPECT_EQ(read(text, {std::string("classification.classes=") + other}).data.classes->labels,
+            (Labels{"9", "10"}));
+  EXPECT_EQ(read(text, {}, {{"MEDVQA__CLASSIFICATION__CLASSES", other}}).data.classes->labels,
+            (Labels{"9", "10"}));
+  EXPECT_FALSE(read(minimal()).data.classes.has_value());
+  EXPECT_FALSE(read(minimal()).data.train.front().text_only);
+  expect_config_error({"classification.classes", "at least two"}, text,
+                      {R"(classification.classes={"b": "x"})"});
+}
+
 TEST_F(ConfigFile, TheResolvedConfigurationGivesItselfBack) {
   const Config c = read(minimal(R"(, "train": {"seed": 9}, "classification": {"classes": {
-    "a": "x"}})"),
+    "z": "x", "a": "y"}})"),
                         {"data.validation=null"});
   const Config again = load_config(folder_.write("other/r.json", c.resolved.dump()), {}, {});
-  EXPECT_EQ(again.resolved, c.resolved);
+  EXPECT_EQ(json(again.resolved), json(c.resolved));
+  EXPECT_EQ(again.resolved.at("classification").dump(), R"({"classes":{"z":"x","a":"y"}})");
 }
 
 TEST(ConfigTable, EditDistanceFindsTheKey) {

@@ -8,7 +8,7 @@
 #include "medvqa/train/backend_factory.h"
 #include "medvqa/train/evaluate.h"
 #include "medvqa/train/random_checkpoint.h"
-#include "tests/train/train_test_support.h"
+#include "tests/train/class_test_support.h"
 
 namespace medvqa::train {
 namespace {
@@ -62,14 +62,25 @@ TEST_F(Plan, IsTheRealPeakOfEveryArena) {
   }
 }
 
+TEST_F(Plan, HoldsForATrainedHead) {
+  for (const char* setting :
+       {"model.compute=f32", "model.compute=bf16", "model.compute=f16", "data.packing=false",
+        "train.recompute=all", "train.optimizer=adamw", "data.validation=null"}) {
+    expect_plan_met(load(folder_, class_config(folder_), {setting}), setting);
+  }
+}
+
 TEST_F(Plan, HoldsForA16BitModelAndOneQuantisedOnLoad) {
-  write_random_checkpoint({preset_config("tiny-qwen2-vl"), folder_.path() / "model", 3, false, {}});
   json c = fixture_config(folder_);
-  c["model"]["path"] = (folder_.path() / "model").string();
   c["lora"].erase("init_from");
-  for (const char* setting : {"model.quantization=auto", "model.quantization=nf4"}) {
-    expect_plan_met(load(folder_, c, {setting, "train.max_steps=1", "data.image.max_pixels=12544"}),
-                    setting);
+  for (const char* preset : {"tiny-qwen2-5-vl", "tiny-qwen2-vl"}) {
+    write_random_checkpoint({preset_config(preset), folder_.path() / preset, 3, false, {}});
+    c["model"]["path"] = (folder_.path() / preset).string();
+    for (const char* setting : {"model.quantization=auto", "model.quantization=nf4"}) {
+      expect_plan_met(
+          load(folder_, c, {setting, "train.max_steps=1", "data.image.max_pixels=12544"}),
+          std::string(preset) + " " + setting);
+    }
   }
   const Config plain = load(folder_, c, {"model.quantization=nf4", "model.double_quant=false"});
   const Config nested = load(folder_, c, {"model.quantization=nf4"});

@@ -53,7 +53,7 @@ TEST_F(Run, MakesTheFolderWithTheResolvedConfiguration) {
   const RunFolder run = open();
   EXPECT_EQ(run.path(), run_);
   EXPECT_FALSE(run.checkpoint().has_value());
-  EXPECT_EQ(json::parse(folder_.read("run/config.resolved.json")), config_.resolved);
+  EXPECT_EQ(json::parse(folder_.read("run/config.resolved.json")), json(config_.resolved));
   fs::create_directories(folder_.path() / "empty");
   EXPECT_NO_THROW(RunFolder(folder_.path() / "empty", {}, config_.resolved));
 }

@@ -41,7 +41,7 @@ inline json validation_like_train() {
   return json::array({{{"format", "jsonl"}, {"path", (fixture() / "dataset.jsonl").string()}}});
 }
 
-inline Config load(const TempFolder& folder, const json& config,
+inline Config load(const TempFolder& folder, const nlohmann::ordered_json& config,
                    const std::vector<std::string>& overrides = {}) {
   return load_config(folder.write("config.json", config.dump()), overrides, {});
 }

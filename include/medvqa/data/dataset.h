@@ -36,10 +36,19 @@ Dataset prepare_dataset(const Processor& processor, std::span<const Record> reco
 std::vector<std::int64_t> epoch_order(std::int64_t examples, bool shuffle, std::uint64_t seed,
                                       std::int64_t epoch);
 
+// The order of an epoch in which samples of like length stand together. transformers'
+// get_length_grouped_indices with the permutation `order`: pieces of m * step_samples samples,
+// m = min(n / (4 * step_samples), 50) but at least 1, each sorted by length, longest first and
+// equal ones as they stood; then the longest of all changes places with the first.
+std::vector<std::int64_t> length_grouped(std::vector<std::int64_t> order,
+                                         std::span<const std::int64_t> lengths,
+                                         std::int64_t step_samples);
+
 // Packed samples of one micro-batch, one after another without padding.
 struct Batch {
   std::vector<std::int32_t> ids, labels, cu_seqlens;
-  std::vector<float> patches;  // empty if not asked for
+  std::vector<std::int32_t> classes;  // one a sample, or none
+  std::vector<float> patches;         // empty if not asked for
   std::vector<PatchGrid> grids;
   std::int64_t patch_rows = 0;
   std::vector<std::string> sample_ids;

@@ -8,6 +8,7 @@
 #include <optional>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "medvqa/data/record.h"
@@ -18,17 +19,20 @@ namespace medvqa::data {
 // A tokenised record; its pixels are read later. Small enough to keep for a whole data set.
 struct Example {
   std::string id;
-  std::vector<std::int32_t> ids;     // image placeholders expanded
-  std::vector<std::int32_t> labels;  // unshifted, -100 where no loss is taken
-  std::filesystem::path image;       // empty: none
-  PatchGrid grid;                    // of the image, {1, 0, 0} without one
-  std::int64_t image_tokens = 0;     // of `ids`, how many the image takes
-  std::int64_t label_count() const;  // labels that count: not -100, and not at position 0
+  std::vector<std::int32_t> ids;            // image placeholders expanded
+  std::vector<std::int32_t> labels;         // unshifted, -100 where no loss is taken
+  std::optional<std::int32_t> class_index;  // of a classification; the labels are all -100 then
+  std::filesystem::path image;              // empty: none
+  PatchGrid grid;                           // of the image, {1, 0, 0} without one
+  std::int64_t image_tokens = 0;            // of `ids`, how many the image takes
+  // Labels that count: the class, or tokens that are not -100 and not at position 0.
+  std::int64_t label_count() const;
 };
 
 struct ProcessorOptions {
   PromptOptions prompt;
   std::optional<std::int64_t> min_pixels, max_pixels;  // nothing: the processor file's
+  std::optional<Classes> classes = {};                 // a classification's
 };
 
 // A small tensor of the reference's processor, for comparison with other programs.
@@ -58,6 +62,11 @@ class Processor {
   virtual std::vector<float> pixels(std::span<const float> patches) const {
     return {patches.begin(), patches.end()};
   }
+  // What is asked of a record and what is to be said, the picture aside: two records with the same
+  // are the same to a model.
+  virtual std::pair<std::string, std::string> content(const Record& record) const {
+    return {record.question, record.answer};
+  }
   // The example's text, tokens the loss is computed on in [[...]], an image as <image x 64>.
   virtual std::string describe(const Example& example) const = 0;
 };
@@ -68,6 +77,11 @@ class Processor {
 std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_folder,
                                           const nlohmann::json& config,
                                           const ProcessorOptions& options);
+
+// The token of each class's text, in order. UserError(ExitCode::config) for a text that is not one
+// token and for two classes with the same one.
+std::vector<std::int32_t> class_tokens(const std::filesystem::path& model_folder,
+                                       const Classes& classes);
 
 // The most pixels an image may have after resizing; needs no tokenizer. Without a processor file
 // the class default of the reference.

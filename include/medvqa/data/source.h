@@ -4,6 +4,7 @@
 #include <filesystem>
 #include <optional>
 #include <string>
+#include <vector>
 
 #include "medvqa/text/label_mask.h"
 
@@ -16,6 +17,16 @@ struct Source {
   std::string split;  // empty: every record
   // A bad row does not end the reading but goes to Records::bad.
   bool keep_going = false;
+  // Rows of texts with a class: they need no question and no answer, and the image they name is a
+  // column like any other, by which rows are held out; its file is not looked for.
+  bool text_only = false;
+};
+
+// Text classification: which column holds a record's class, and which classes there are, in order.
+struct Classes {
+  std::string column;
+  std::vector<std::string> labels;  // as the column has them
+  std::vector<std::string> texts;   // of each label, a text that is one token
 };
 
 // How a record becomes a conversation.

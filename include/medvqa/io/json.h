@@ -24,6 +24,9 @@ struct JsonRules {
 // with the key's path for a duplicate, for nesting deeper than allowed.
 nlohmann::json parse_json(std::string_view text, const std::string& name, JsonRules rules = {});
 nlohmann::json read_json_file(const std::filesystem::path& path, JsonRules rules = {});
+// The same with the keys of objects in the order of the file.
+nlohmann::ordered_json read_ordered_json_file(const std::filesystem::path& path,
+                                              JsonRules rules = {});
 
 // "a string", "the number 3": for messages.
 std::string describe_json(const nlohmann::json& value);

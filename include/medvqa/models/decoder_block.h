@@ -1,4 +1,4 @@
-// The decoder block that Llama, Qwen2-VL and mllama share. Touvron et al. 2023; Yang et al. 2024.
+// The decoder block that the language models share. Touvron et al. 2023; Yang et al. 2024.
 #pragma once
 
 #include <string>
@@ -23,6 +23,9 @@ struct DecoderShape {
 // down(silu(gate(x)) * up(x)). Shazeer 2020.
 class FeedForward {
  public:
+  FeedForward(nn::Builder& builder, const std::string& name, std::int64_t channels,
+              std::int64_t feed_forward, bool bias, nn::LinearKind kind);
+  // A decoder block's.
   FeedForward(nn::Builder& builder, const std::string& name, const DecoderShape& shape);
   autograd::Var operator()(autograd::Tape& t, const autograd::Var& x_TC,
                            const nn::Linear::Epilogue& epilogue) const;

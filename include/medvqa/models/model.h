@@ -21,7 +21,8 @@ class Model {
                                     const PackedInput& input) const = 0;
   // The norm before the head, on any choice of rows.
   virtual autograd::Var final_norm(autograd::Tape& tape, const autograd::Var& x) const = 0;
-  // [V, C] in the compute type; the embedding itself where they are tied.
+  // What nn::Builder::head() gave for it: [V, C] in the compute type, the embedding itself where
+  // they are tied, or fewer rows that are trained.
   virtual const Tensor& head_weight() const = 0;
 };
 

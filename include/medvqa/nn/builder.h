@@ -66,7 +66,7 @@ class Builder {
  public:
   Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
           DType compute, LoraOptions lora, QuantizeOnLoad quantize,
-          Dequantize dequantize = Dequantize::per_use);
+          Dequantize dequantize = Dequantize::per_use, std::vector<std::int32_t> head_rows = {});
 
   DType compute() const { return compute_; }
   ops::Backend& backend() { return backend_; }
@@ -74,6 +74,10 @@ class Builder {
 
   // A dense tensor in the compute type, reshaped to `shape` in memory.
   Tensor dense(const TensorRequest& request, Shape shape);
+  // The matrix from hidden states to logits, `request` [V, C] where it is stored. Without
+  // `head_rows` it is frozen: [V, C] in the compute type, or `tied`, the embedding, where that is
+  // given. With them it is those rows in that order, [rows, C], trained: trained_head() then.
+  Tensor head(const TensorRequest& request, const Tensor& tied = {});
   // A linear's weight in the compute type, dequantised if it is a 4-bit one.
   Tensor dequantized(const TensorRequest& request, Shape shape);
   Dequantize dequantize() const { return dequantize_; }
@@ -84,10 +88,13 @@ class Builder {
                                    std::int64_t in);
 
   const std::vector<std::shared_ptr<LoraModule>>& modules() const { return modules_; }
+  const std::optional<Parameter>& trained_head() const { return trained_head_; }
   const ParameterCount& count() const { return count_; }
 
  private:
   HostTensor read(const TensorRequest& request);
+  Tensor train_head(const TensorRequest& request);
+  Parameter parameter(Shape shape);
   void upload(const HostTensor& t, const Tensor& out);
   Tensor upload(const HostTensor& t, DType type, Shape shape);
   ops::Nf4Weight upload_nf4(const HostNf4& w);
@@ -101,6 +108,8 @@ class Builder {
   LoraOptions lora_;
   QuantizeOnLoad quantize_;
   Dequantize dequantize_;
+  std::vector<std::int32_t> head_rows_;
+  std::optional<Parameter> trained_head_;
   std::vector<std::shared_ptr<LoraModule>> modules_;
   ParameterCount count_;
 };

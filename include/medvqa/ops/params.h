@@ -27,8 +27,9 @@ enum class Activation : std::uint8_t { none, gelu_erf, gelu_tanh, quick_gelu, si
 
 // z = alpha * op(a) op(b) + bias + residual (+ c if accumulate);  c = activation(z).
 // a_MK, b_KN (or their transposes), c_MN, residual_MN: rows may be strided. a and b have one type;
-// c has that type or the accumulator type. bias_N and residual_MN have c's type. residual may be c.
-// With an activation, preactivation_MN (c's type, optional) receives z for the backward.
+// c has that type or the accumulator type. bias_N and residual_MN have c's type.
+// With an activation, preactivation_MN (c's type, optional) receives z for the backward. residual
+// may be c or the preactivation.
 struct Gemm {
   Tensor a = {};
   Transpose transpose_a = Transpose::no;
@@ -139,15 +140,18 @@ struct SwiGluBackward {
 };
 
 // The head and the loss in one pass over `chunk_rows` rows at a time; the logits never exist whole.
-//   z = x w',  nll = log sum_V exp(z) - z[label],  dx = loss_scale * (softmax(z) - onehot) w.
+//   z = x w',  nll = log sum_V exp(z) - z[label],
+//   dz = loss_scale * (softmax(z) - onehot),  dx = dz w,  dw = dz' x.
 // x_RC, weight_VC: float. labels_R: i32 in [0, V). nll_R: accumulator type. correct_R: i32, 1 if
-// the first largest logit is the label's. dx_RC: optional. logits_RV: optional, accumulator type.
+// the first largest logit is the label's. dx_RC, dweight_VC: optional. logits_RV: optional,
+// accumulator type.
 struct LinearCrossEntropy {
   Tensor x_RC, weight_VC, labels_R;
   double loss_scale = 1;
   std::int64_t chunk_rows = 64;
   Tensor nll_R, correct_R;
   GradOut dx_RC = {};
+  GradOut dweight_VC = {};
   Tensor logits_RV = {};
 };
 

@@ -4,7 +4,8 @@
 // pre_tokenizer ByteLevel (use_regex true: GPT-2's expression), or a Sequence of Split(Regex,
 // Isolated) and ByteLevel (add_prefix_space false); model BPE with merges in either spelling and
 // ignore_merges; decoder ByteLevel. Anything else in these places is an error, not a guess.
-// Not applied: post_processor (the chat template writes special tokens), truncation, padding.
+// Not applied by encode(): post_processor (the chat template writes special tokens), truncation,
+// padding.
 //
 // What counts as a letter or number and which marks combine is pinned to the reference's Unicode
 // versions, whatever the libraries installed here know (src/text/unicode_tables.h).
@@ -32,6 +33,11 @@ struct Encoding {
   std::vector<Span> offsets;
 };
 
+// The special tokens that stand around a text which no chat template has written.
+struct SpecialTokens {
+  std::vector<std::int32_t> before, after;
+};
+
 class Tokenizer {
  public:
   // Errors: UserError(model), naming file and key.
@@ -44,6 +50,11 @@ class Tokenizer {
   // Special tokens written in the text become their ids, as in the reference. Safe to call from
   // several threads. Errors: UserError(data) if the text is not UTF-8.
   Encoding encode(std::string_view utf8) const;
+
+  // What post_processor's TemplateProcessing puts around a single text (add_special_tokens=True of
+  // the reference); nothing without one. Errors: UserError(model) for a post_processor that is not
+  // TemplateProcessing, ByteLevel or a Sequence of them.
+  SpecialTokens special_tokens() const;
 
   // Ids to text; invalid UTF-8 becomes U+FFFD, ids outside the vocabulary nothing.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special) const;

@@ -4,6 +4,7 @@
 #include <memory>
 #include <nlohmann/json_fwd.hpp>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "medvqa/models/model.h"
@@ -17,6 +18,8 @@ struct ModelSettings {
   nn::QuantizeOnLoad quantize = nn::QuantizeOnLoad::no;
   nn::Dequantize dequantize = nn::Dequantize::per_use;
   bool eight_bit_optimizer = true;
+  // The rows of the vocabulary head that are kept and trained; none: the whole head, frozen.
+  std::vector<std::int32_t> head_rows = {};
 };
 
 class AdaptedModel {
@@ -29,9 +32,15 @@ class AdaptedModel {
   const models::Model& model() const { return *model_; }
   std::span<const std::shared_ptr<nn::LoraModule>> modules() const { return modules_; }
   const nn::ParameterCount& parameters() const { return count_; }
-  // Two a module, A then B, in the order of modules().
+  // What the loss is computed with: [V, C], or the rows that are trained, with their gradient.
+  const nn::Parameter& head() const { return head_; }
+  // ModelSettings::head_rows.
+  std::span<const std::int32_t> head_rows() const { return head_rows_; }
+  // Two a module, A then B, in the order of modules(); then the head if it is trained.
   std::span<const ops::AdamWTensor> trained() const { return trained_; }
   std::span<const Tensor> gradients() const { return gradients_; }
+  // "MODULE.lora_A", "MODULE.lora_B", "head.weight".
+  std::span<const std::string> trained_names() const { return names_; }
 
   // A ~ U(-1/sqrt(in), 1/sqrt(in)) drawn as PEFT does from torch's generator, B = 0.
   void initialize_adapters(ops::Backend& backend, std::uint64_t seed);
@@ -40,13 +49,16 @@ class AdaptedModel {
   void clear_gradients(ops::Backend& backend);
 
  private:
-  void add_optimizer_state(Arena& arena, const nn::Parameter& p, bool eight_bit);
+  void add_trained(Arena& arena, const std::string& name, const nn::Parameter& p, bool eight_bit);
 
   std::vector<std::shared_ptr<nn::LoraModule>> modules_;
   nn::ParameterCount count_;
   std::unique_ptr<models::Model> model_;
   std::vector<ops::AdamWTensor> trained_;
   std::vector<Tensor> gradients_;
+  std::vector<std::string> names_;
+  nn::Parameter head_;
+  std::vector<std::int32_t> head_rows_;
 };
 
 }  // namespace medvqa::train

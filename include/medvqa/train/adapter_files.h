@@ -11,19 +11,21 @@ namespace medvqa::train {
 // A matrix of an adapter in f32.
 std::vector<float> host_values(const nn::HostTensor& t);
 
-// Uploads the starting adapter. UserError(ExitCode::model) for a module the model lacks or of
-// another shape, naming it.
+// Uploads the starting adapter, and its head if the model's is trained and the folder has one.
+// UserError(ExitCode::model) for a module the model lacks or of another shape, naming it.
 void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, AdaptedModel& model);
 
 struct AdapterSummary {
   io::AdapterSettings settings;
   std::filesystem::path base_folder;
   std::string model_type;
+  std::optional<data::Classes> classes;  // of a trained head
   io::ModelCard card;
 };
 
 // Writes the folder, reopens it and proves it: every key names an adapted module of the right
-// shape. Returns the modules whose B is still zero, which change nothing.
+// shape, and a trained head comes back. Returns the modules whose B is still zero, which change
+// nothing.
 std::vector<std::string> save_adapter(ops::Backend& backend, const AdaptedModel& model,
                                       const std::filesystem::path& folder,
                                       const AdapterSummary& summary);

@@ -42,8 +42,10 @@ struct DataConfig {
   std::int64_t max_length = 2048;
   bool drop_too_long = false;
   std::optional<std::int64_t> min_pixels, max_pixels;
+  std::optional<data::Classes> classes;  // of task classification
   bool packing = true;
   bool shuffle = true;
+  bool group_by_length = false;
   int threads = 1;
 };
 
@@ -70,7 +72,7 @@ struct Config {
   DataConfig data;
   TrainConfig train;
   std::filesystem::path output;
-  nlohmann::json resolved;  // every key with the value in force
+  nlohmann::ordered_json resolved;  // every key with the value in force, classes as written
 };
 
 // `overrides` are "a.b=JSON" (a bare word counts as a string). `environment` is a copy of the

@@ -20,7 +20,7 @@ enum class KeyKind : std::uint8_t {
   path,        // resolved against the file it stands in
   sources,     // list of {"format", "path", "split"}
   validation,  // {"fraction", "by"} or sources
-  texts,       // object of strings
+  texts,       // object of strings, whose order counts
 };
 
 struct ConfigKey {
@@ -39,6 +39,7 @@ const ConfigKey* find_key(const std::string& path);
 std::string nearest_key(const std::string& path);
 
 // UserError(ExitCode::config) if `value` is not one `key` takes; `where` names file or flag.
-void check_value(const ConfigKey& key, const nlohmann::json& value, const std::string& where);
+void check_value(const ConfigKey& key, const nlohmann::ordered_json& value,
+                 const std::string& where);
 
 }  // namespace medvqa::train

@@ -12,12 +12,14 @@ namespace medvqa::train {
 struct MicroBatch {
   models::PackedInput input;
   std::vector<std::int32_t> labels;      // [T], unshifted, -100 where none
-  std::vector<std::int32_t> logit_rows;  // [R], row t predicts label t + 1 of the same sample
-  std::vector<std::int32_t> targets;     // [R], that label
+  std::vector<std::int32_t> classes;     // [N] of a classification, else empty
+  std::vector<std::int32_t> logit_rows;  // [R], row t predicts label t + 1, or a sample's class
+  std::vector<std::int32_t> targets;     // [R], that label or class: a row of the head
   std::vector<std::string> sample_ids;   // [N]
 
   std::int64_t label_count() const { return static_cast<std::int64_t>(logit_rows.size()); }
-  // Fills logit_rows and targets from labels and cu_seqlens.
+  // Fills logit_rows and targets: the last token of each sample with its class, or else every row
+  // before a label of the same sample.
   void find_logit_rows();
 };
 

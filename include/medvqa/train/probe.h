@@ -7,6 +7,8 @@
 //   logit_rows i64 [R]: row t predicts label t + 1, and that label counts
 //   logits f32 [R, V], loss f32 [1] = sum of cross-entropy / R
 //   grad.KEY f32: one for every tensor of adapter_model.safetensors, before clipping
+// Of a classification labels are i64 [N], the classes' indices, row t is a sample's last token,
+// logits are f32 [N, classes], and grad.head.weight f32 [classes, C] is there too.
 // The metadata key "samples" holds the sample ids as JSON.
 #pragma once
 

@@ -31,7 +31,8 @@ class RunFolder {
   // Makes the folder, and removes what a killed process left half-written in it. `fingerprint` goes
   // into every checkpoint. UserError(ExitCode::config) if the folder is not empty and the rules do
   // not say what to do; nothing is touched then. UserError(ExitCode::io) if it cannot be written.
-  RunFolder(std::filesystem::path path, const FolderRules& rules, const nlohmann::json& config,
+  RunFolder(std::filesystem::path path, const FolderRules& rules,
+            const nlohmann::ordered_json& config,
             nlohmann::json fingerprint = nlohmann::json::object());
 
   // What the constructor refuses because of what is there; looks only. The checkpoint to go on

@@ -12,6 +12,7 @@
 #include "medvqa/train/adapted_model.h"
 #include "medvqa/train/config.h"
 #include "medvqa/train/micro_batch.h"
+#include "medvqa/train/objective.h"
 
 namespace medvqa::train {
 
@@ -32,6 +33,7 @@ struct ModelInputs {
 ModelInputs open_model(const Config& config, bool need_weights);
 
 struct DataInputs {
+  std::shared_ptr<const Objective> objective;
   std::unique_ptr<data::Processor> processor;
   std::vector<data::Record> validation_records;  // one a validation example
   data::Dataset train, validation;
@@ -44,6 +46,9 @@ DataInputs open_data(const Config& config, const ModelInputs& model);
 
 // Prepares `validation` from `validation_records`, and takes out of these what is too long.
 void prepare_validation(DataInputs& inputs, const DataConfig& config);
+
+// What makes samples of a configuration's records.
+std::unique_ptr<data::Processor> open_processor(const DataConfig& config, const ModelInputs& model);
 
 // Samples of `dataset` packed into a micro-batch; without patches it serves dry runs.
 MicroBatch make_micro_batch(data::Batch batch);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <span>
 #include <vector>
 
 #include "medvqa/train/config.h"
@@ -22,8 +23,10 @@ struct PlannedStep {
 };
 
 // Every step of a run over `examples` samples. A last smaller micro-batch, and a last smaller group
-// of them, end an epoch. Without packing every sample is a micro-batch of its own.
+// of them, end an epoch. Without packing every sample is a micro-batch of its own. `lengths`: the
+// tokens of each sample, for data.group_by_length.
 std::vector<PlannedStep> plan_steps(const TrainConfig& train, const DataConfig& data,
-                                    std::int64_t examples);
+                                    std::int64_t examples,
+                                    std::span<const std::int64_t> lengths = {});
 
 }  // namespace medvqa::train

@@ -23,29 +23,29 @@ Config read_config(const nlohmann::json& json) {
   for (const char* bias : {"attention_bias", "mlp_bias"}) {
     if (r.boolean(bias, false)) r.refuse(bias, "true", "false: such biases are not built in");
   }
-  if (r.integer("head_dim", c.head_size()) != c.head_size()) {
-    r.refuse("head_dim", std::to_string(r.integer("head_dim")),
-             "hidden_size / num_attention_heads = " + std::to_string(c.head_size()));
-  }
-  r.number("attention_dropout", 0, 0, 0.0);
   return c;
 }
+
+namespace {
+
+nn::TensorRequest embedding_of(const Config& c) {
+  return {"model.embed_tokens.weight", {c.vocabulary, c.channels}, nn::TensorRole::embedding};
+}
+
+}  // namespace
 
 Llama::Llama(const Config& c, nn::Builder& b)
     : config_(c),
       compute_(b.compute()),
-      embedding_VC_(b.dense(
-          {"model.embed_tokens.weight", {c.vocabulary, c.channels}, nn::TensorRole::embedding},
-          {c.vocabulary, c.channels})),
+      embedding_VC_(b.dense(embedding_of(c), {c.vocabulary, c.channels})),
       norm_([&] {
         for (std::int64_t i = 0; i < c.layers; ++i) {
           blocks_.emplace_back(b, "model.layers." + std::to_string(i), c);
         }
         return nn::RmsNorm(b, "model.norm", c.channels, c.eps);
-      }()) {
-  if (c.tied_head) return;
-  head_VC_ = b.dense({"lm_head.weight", {c.vocabulary, c.channels}}, {c.vocabulary, c.channels});
-}
+      }()),
+      head_VC_(c.tied_head ? b.head(embedding_of(c), embedding_VC_)
+                           : b.head({"lm_head.weight", {c.vocabulary, c.channels}})) {}
 
 StepVar Llama::forward(SegmentTape& tape, const PackedInput& input) const {
   const std::vector<float> frequencies = rotary_frequencies(config_);

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "medvqa/models/frequencies.h"
 #include "medvqa/models/mrope.h"
@@ -13,10 +14,10 @@ using autograd::StepVar;
 using autograd::Tape;
 using autograd::Var;
 
-Qwen2Vl::Qwen2Vl(const Config& c, nn::Builder& b)
+Qwen2Vl::Qwen2Vl(const Config& c, std::unique_ptr<ImageTower> vision, nn::Builder& b)
     : config_(c),
       compute_(b.compute()),
-      vision_(b, "model.visual", c.vision, c.text.channels),
+      vision_(std::move(vision)),
       embedding_VC_(b.dense({"model.language_model.embed_tokens.weight",
                              {c.text.vocabulary, c.text.channels},
                              nn::TensorRole::embedding},
@@ -44,7 +45,7 @@ StepVar Qwen2Vl::embed(SegmentTape& tape, const PackedInput& input) const {
   }
   const Tensor image_rows =
       upload(tape, std::span<const std::int32_t>(rows), {static_cast<std::int64_t>(rows.size())});
-  const StepVar features = vision_.forward(tape, input, compute_);
+  const StepVar features = vision_->forward(tape, input, compute_);
   return tape.run({features}, [text, image_rows](Tape& t, std::span<const Var> in) {
     return splice(t, text, in[0], image_rows);
   });

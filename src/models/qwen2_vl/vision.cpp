@@ -13,12 +13,6 @@ using autograd::Tape;
 using autograd::Var;
 using nn::LinearKind;
 
-namespace {
-
-constexpr double kVisionEps = 1e-6;
-constexpr double kVisionTheta = 10000.0;
-
-// Attention stays inside one frame of one image.
 std::vector<std::int32_t> frame_boundaries(const std::vector<PatchGrid>& grids) {
   std::vector<std::int32_t> cu{0};
   for (const PatchGrid& g : grids) {
@@ -28,12 +22,6 @@ std::vector<std::int32_t> frame_boundaries(const std::vector<PatchGrid>& grids) 
   }
   return cu;
 }
-
-std::vector<std::int64_t> patch_shape(const VisionConfig& c) {
-  return {c.channels, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size};
-}
-
-}  // namespace
 
 std::vector<std::vector<std::int32_t>> patch_positions(const std::vector<PatchGrid>& grids,
                                                        std::int64_t merge) {
@@ -53,28 +41,56 @@ std::vector<std::vector<std::int32_t>> patch_positions(const std::vector<PatchGr
   return axes;
 }
 
+autograd::RotaryAngles patch_angles(SegmentTape& tape,
+                                    std::span<const std::vector<std::int32_t>> positions,
+                                    const VisionConfig& c) {
+  const std::vector<float> half = inverse_frequencies(c.rope_theta, c.head_size() / 2);
+  std::vector<float> inv_freq(half);
+  inv_freq.insert(inv_freq.end(), half.begin(), half.end());
+  std::vector<std::int32_t> axis(half.size(), 0);
+  axis.resize(inv_freq.size(), 1);
+  return rotary_angles(tape, positions, inv_freq, axis);
+}
+
+nn::Linear patch_embedding(nn::Builder& b, const std::string& name, const VisionConfig& c) {
+  return {b,
+          name,
+          {c.channels, c.patch_columns(), false},
+          LinearKind::other,
+          {c.channels, c.in_channels, c.temporal_patch_size, c.patch_size, c.patch_size}};
+}
+
+VisionAttention::VisionAttention(nn::Builder& b, const std::string& name, const VisionConfig& c)
+    : heads_(c.heads),
+      head_size_(c.head_size()),
+      qkv_(b, name + ".qkv", {3 * c.channels, c.channels, true}, LinearKind::vision_attention),
+      proj_(b, name + ".proj", {c.channels, c.channels, true}, LinearKind::vision_attention) {}
+
+Var VisionAttention::operator()(Tape& t, const Var& normed, const Var& x,
+                                const autograd::RotaryAngles& angles,
+                                const autograd::Segments& segments) const {
+  const std::int64_t width = heads_ * head_size_;
+  const Var qkv = rotary(t, qkv_(t, normed), 2 * heads_, head_size_, angles);
+  const Var attended =
+      attention(t, {qkv, 0, heads_}, {qkv, width, heads_}, {qkv, 2 * width, heads_},
+                {.head_size = head_size_,
+                 .causal = false,
+                 .scale = 1 / std::sqrt(static_cast<double>(head_size_)),
+                 .queries = segments,
+                 .keys = segments});
+  return proj_(t, attended, {.residual = x});
+}
+
 VisionBlock::VisionBlock(nn::Builder& b, const std::string& name, const VisionConfig& c)
-    : config_(c),
-      norm1_(b, name + ".norm1", c.channels, kVisionEps),
+    : norm1_(b, name + ".norm1", c.channels, kVisionEps),
       norm2_(b, name + ".norm2", c.channels, kVisionEps),
-      qkv_(b, name + ".attn.qkv", {3 * c.channels, c.channels, true}, LinearKind::vision_attention),
-      proj_(b, name + ".attn.proj", {c.channels, c.channels, true}, LinearKind::vision_attention),
+      attention_(b, name + ".attn", c),
       fc1_(b, name + ".mlp.fc1", {c.feed_forward, c.channels, true}, LinearKind::vision_mlp),
       fc2_(b, name + ".mlp.fc2", {c.channels, c.feed_forward, true}, LinearKind::vision_mlp) {}
 
 Var VisionBlock::forward(Tape& t, const Var& x, const autograd::RotaryAngles& angles,
                          const autograd::Segments& frames) const {
-  const std::int64_t heads = config_.heads;
-  const std::int64_t size = config_.head_size();
-  const Var qkv = rotary(t, qkv_(t, norm1_(t, x)), 2 * heads, size, angles);
-  const Var attended =
-      attention(t, {qkv, 0, heads}, {qkv, heads * size, heads}, {qkv, 2 * heads * size, heads},
-                {.head_size = size,
-                 .causal = false,
-                 .scale = 1 / std::sqrt(static_cast<double>(size)),
-                 .queries = frames,
-                 .keys = frames});
-  const Var middle = proj_(t, attended, {.residual = x});
+  const Var middle = attention_(t, norm1_(t, x), x, angles, frames);
   const Var wide = fc1_(t, norm2_(t, middle), {.activation = ops::Activation::quick_gelu});
   return fc2_(t, wide, {.residual = middle, .last = true});
 }
@@ -82,38 +98,28 @@ Var VisionBlock::forward(Tape& t, const Var& x, const autograd::RotaryAngles& an
 Merger::Merger(nn::Builder& b, const std::string& name, const VisionConfig& c,
                std::int64_t out_channels)
     : wide_(c.channels * c.merge_size * c.merge_size),
-      norm_(b, name + ".ln_q", c.channels, kVisionEps),
       first_(b, name + ".mlp.0", {wide_, wide_, true}, LinearKind::other),
       second_(b, name + ".mlp.2", {out_channels, wide_, true}, LinearKind::other) {}
 
-Var Merger::forward(Tape& t, const Var& x) const {
-  const Var normed = norm_(t, x);
-  const Var blocks = t.view(normed, {x.value.elements() / wide_, wide_});
+Var Merger::forward(Tape& t, const Var& normed) const {
+  const Var blocks = t.view(normed, {normed.value.elements() / wide_, wide_});
   const Var wide = first_(t, blocks, {.activation = ops::Activation::gelu_erf});
   return second_(t, wide, {.last = true});
 }
 
-VisionTower::VisionTower(nn::Builder& b, const std::string& name, const VisionConfig& c,
-                         std::int64_t out_channels)
-    : config_(c),
-      patch_embedding_(b, name + ".patch_embed.proj", {c.channels, c.patch_columns(), false},
-                       LinearKind::other, patch_shape(c)),
-      merger_([&] {
-        for (std::int64_t i = 0; i < c.depth; ++i) {
-          blocks_.emplace_back(b, name + ".blocks." + std::to_string(i), c);
+VisionTower::VisionTower(nn::Builder& b, const std::string& name, const Config& c)
+    : config_(c.vision),
+      patch_embedding_(patch_embedding(b, name + ".patch_embed.proj", c.vision)),
+      norm_([&] {
+        for (std::int64_t i = 0; i < c.vision.depth; ++i) {
+          blocks_.emplace_back(b, name + ".blocks." + std::to_string(i), c.vision);
         }
-        return Merger(b, name + ".merger", c, out_channels);
-      }()) {}
+        return nn::LayerNorm(b, name + ".merger.ln_q", c.vision.channels, kVisionEps);
+      }()),
+      merger_(b, name + ".merger", c.vision, c.text.channels) {}
 
 StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType compute) const {
-  // The first half of a head's pairs turns with the row, the second with the column.
-  const std::vector<float> half = inverse_frequencies(kVisionTheta, config_.head_size() / 2);
-  std::vector<float> inv_freq(half);
-  inv_freq.insert(inv_freq.end(), half.begin(), half.end());
-  std::vector<std::int32_t> axis(half.size(), 0);
-  axis.resize(inv_freq.size(), 1);
-  const auto positions = patch_positions(input.grids, config_.merge_size);
-  const auto angles = rotary_angles(tape, positions, inv_freq, axis);
+  const auto angles = patch_angles(tape, patch_positions(input.grids, config_.merge_size), config_);
   const auto frames = segments(tape, frame_boundaries(input.grids));
 
   const Tensor pixels = upload_patches(tape, input, config_.patch_columns(), compute);
@@ -125,8 +131,9 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
       return block.forward(t, in[0], angles, frames);
     });
   }
-  return tape.run({x},
-                  [this](Tape& t, std::span<const Var> in) { return merger_.forward(t, in[0]); });
+  return tape.run({x}, [this](Tape& t, std::span<const Var> in) {
+    return merger_.forward(t, norm_(t, in[0]));
+  });
 }
 
 }  // namespace medvqa::models::qwen2_vl

@@ -25,16 +25,15 @@ class Llama final : public Model {
   autograd::Var final_norm(autograd::Tape& tape, const autograd::Var& x) const override {
     return norm_(tape, x);
   }
-  const Tensor& head_weight() const override {
-    return config_.tied_head ? embedding_VC_ : head_VC_;
-  }
+  const Tensor& head_weight() const override { return head_VC_; }
 
  private:
   Config config_;
   DType compute_;
-  Tensor embedding_VC_, head_VC_;
+  Tensor embedding_VC_;
   std::vector<DecoderBlock> blocks_;
   nn::RmsNorm norm_;
+  Tensor head_VC_;
 };
 
 PackedInput largest_sample(std::int64_t tokens);

@@ -18,6 +18,7 @@ struct VisionConfig {
   std::int64_t patch_size = 14;
   std::int64_t temporal_patch_size = 2;
   std::int64_t merge_size = 2;
+  double rope_theta = 10000;
   std::int64_t head_size() const { return channels / heads; }
   std::int64_t patch_columns() const {
     return in_channels * temporal_patch_size * patch_size * patch_size;
@@ -34,6 +35,12 @@ struct Config {
   bool tied_head = false;
   std::int32_t image_token_id = 151655;
 };
+
+// What Qwen2.5-VL's vision_config says alike; channels and feed_forward are read before.
+void read_vision_shape(const ConfigReader& r, const char* channels_key, const char* activation,
+                       VisionConfig& config);
+// Everything beside vision_config, which is Qwen2.5-VL's as well.
+void read_language(const ConfigReader& root, Config& config);
 
 // From config.json in its nested form. UserError(ExitCode::model) names the key, what was found
 // and what was expected.

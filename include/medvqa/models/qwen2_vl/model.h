@@ -1,6 +1,7 @@
-// Qwen2-VL: vision tower, merger, splice, decoder.
+// Qwen2-VL, and Qwen2.5-VL with another tower: vision tower, merger, splice, decoder.
 #pragma once
 
+#include <memory>
 #include <vector>
 
 #include "medvqa/models/decoder_block.h"
@@ -11,7 +12,7 @@ namespace medvqa::models::qwen2_vl {
 
 class Qwen2Vl final : public Model {
  public:
-  Qwen2Vl(const Config& config, nn::Builder& builder);
+  Qwen2Vl(const Config& config, std::unique_ptr<ImageTower> vision, nn::Builder& builder);
 
   autograd::StepVar forward(autograd::SegmentTape& tape, const PackedInput& input) const override;
   autograd::Var final_norm(autograd::Tape& tape, const autograd::Var& x) const override {
@@ -26,7 +27,7 @@ class Qwen2Vl final : public Model {
 
   Config config_;
   DType compute_;
-  VisionTower vision_;
+  std::unique_ptr<ImageTower> vision_;
   Tensor embedding_VC_, head_VC_;
   std::vector<DecoderBlock> blocks_;
   nn::RmsNorm norm_;

@@ -1,0 +1,153 @@
+"""Text classification with LLaMA 3: the family's random checkpoints, a head trimmed to the rows of
+the classes' tokens and trained in f32, and texts with a class.
+
+A text's tokens are those of transformers' own tokenizer call, special tokens included; the recipe
+draws who adds them: nobody, tokenizer.json's post_processor, or tokenizer_config.json.
+"""
+
+import dataclasses
+import json
+import random
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedTokenizerFast
+
+from reference import llama_family, samples
+
+MODEL = llama_family.MODEL
+TARGETS = llama_family.TARGETS
+keep_double = llama_family.keep_double
+prepared = llama_family.prepared
+position_ids = llama_family.position_ids
+image_arguments = llama_family.image_arguments
+PROMPT = "Report: {text}\n{{site {site}}} class:"
+LABELS = ["no", "yes", "10", "9", "unclear", "B|A", "é"]  # neither sorted nor plain
+
+
+@dataclasses.dataclass
+class Recipe(llama_family.Recipe):
+    """A checkpoint, its adapter, and the classes."""
+
+    classes: int = 2
+    special: str = "none"      # none | post_processor | settings | both_ends
+    head_file: bool = False    # whether the starting adapter has a head of its own
+    family = "llama_classes"
+
+
+def draw(seed: int) -> Recipe:
+    """The recipe of a seed."""
+    rng = random.Random(seed + 5)
+    base = dataclasses.asdict(llama_family.draw(seed))
+    base["rslora"] = rng.random() < 0.5
+    return Recipe(**base, classes=rng.randint(2, 5), head_file=rng.random() < 0.5,
+                  special=rng.choice(["none", "post_processor", "settings", "both_ends"]))
+
+
+def _template(before: list[str], after: list[str], ids: dict) -> dict:
+    """TemplateProcessing with these tokens around one text."""
+    def special(name: str) -> dict:
+        return {"SpecialToken": {"id": name, "type_id": 0}}
+    single = [*map(special, before), {"Sequence": {"id": "A", "type_id": 0}}, *map(special, after)]
+    known = {name: {"id": name, "ids": [ids[name]], "tokens": [name]} for name in before + after}
+    return {"type": "TemplateProcessing", "single": single,
+            "pair": [*single, {"Sequence": {"id": "B", "type_id": 1}}], "special_tokens": known}
+
+
+def write_checkpoint(recipe: Recipe, folder: Path) -> None:
+    """The family's checkpoint, then who adds special tokens."""
+    llama_family.write_checkpoint(recipe, folder)
+    file = folder / "tokenizer.json"
+    content = json.loads(file.read_text(encoding="utf-8"))
+    ids = {token["content"]: token["id"] for token in content["added_tokens"]}
+    begin, end = "<|begin_of_text|>", "<|eot_id|>"
+    if recipe.special == "post_processor":
+        content["post_processor"] = {"type": "Sequence", "processors": [
+            content["post_processor"], _template([begin], [], ids)]}
+    elif recipe.special == "both_ends":
+        content["post_processor"] = _template([begin], [end], ids)
+    elif recipe.special == "settings":
+        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        settings |= {"add_bos_token": True, "add_eos_token": recipe.seed % 3 == 0}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+    file.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def classes(recipe: Recipe, checkpoint: Path) -> dict[str, str]:
+    """label -> text of one token, in a drawn order."""
+    rng = random.Random(recipe.seed + 6)
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    texts = [t for t in ["A", "7", "é", " no", " yes", " the", " lung", "e", " a", "z", "#", "0"]
+             if len(tokenizer(t, add_special_tokens=False)["input_ids"]) == 1]
+    chosen = rng.sample(texts, recipe.classes)
+    return dict(zip(rng.sample(LABELS, recipe.classes), chosen))
+
+
+def token_ids(recipe: Recipe, checkpoint: Path) -> list[int]:
+    """The rows of the head, in the order of the classes."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
+    return [tokenizer(text, add_special_tokens=False)["input_ids"][0]
+            for text in classes(recipe, checkpoint).values()]
+
+
+class Head(torch.nn.Module):
+    """Logits of the classes; the f32 weight is cast for the product, as adapters are."""
+
+    def __init__(self, weight: torch.Tensor):
+        super().__init__()
+        self.weight = torch.nn.Parameter(weight.clone())
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """[..., C] to [..., classes]."""
+        return torch.nn.functional.linear(hidden, self.weight.to(hidden.dtype))
+
+
+def replace_head(model, recipe: Recipe, checkpoint: Path, adapter: Path,
+                 compute: torch.dtype) -> torch.nn.Parameter:
+    """Trims the model's head, or takes the adapter folder's; returns its weight."""
+    wide = torch.float64 if compute == torch.float64 else torch.float32
+    weight = model.get_output_embeddings().weight.detach()[token_ids(recipe, checkpoint)]
+    if (adapter / "head.safetensors").exists():
+        weight = load_file(adapter / "head.safetensors")["head.weight"]
+    model.lm_head = Head(weight.to(wide))
+    return model.lm_head.weight
+
+
+def write_head(recipe: Recipe, checkpoint: Path, adapter: Path) -> None:
+    """A starting head beside the adapter that is not the model's, if the recipe has one."""
+    if not recipe.head_file:
+        return
+    generator = torch.Generator().manual_seed(recipe.seed + 7)
+    weight = torch.randn((recipe.classes, recipe.hidden), generator=generator)
+    save_file({"head.weight": weight / recipe.hidden**0.5}, adapter / "head.safetensors",
+              metadata={"token_ids": json.dumps(token_ids(recipe, checkpoint))})
+
+
+def write_samples(recipe: Recipe, count: int, folder: Path) -> None:
+    """folder/dataset.jsonl with texts, sites and classes; the checkpoint is beside it."""
+    rng = random.Random(recipe.seed * 1000003 + 23)
+    labels = list(classes(recipe, folder / "checkpoint"))
+    rows = [{"text": samples.draw_text(rng, 1, 30), "site": rng.randint(1, 20),
+             "label": rng.choice(labels)} for _ in range(count)]
+    (folder / "dataset.jsonl").write_text(
+        "".join(json.dumps(row, ensure_ascii=rng.random() < 0.5) + "\n" for row in rows),
+        encoding="utf-8")
+
+
+def encoded(recipe: Recipe, folder: Path, sample) -> list:
+    """The samples of folder/dataset.jsonl; `sample` is run_reference.Sample."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "checkpoint")
+    labels = list(classes(recipe, folder / "checkpoint"))
+    result = []
+    for row in samples.read_dataset(folder):
+        ids = torch.tensor(tokenizer(PROMPT.format(**row))["input_ids"])
+        label = torch.tensor([labels.index(row["label"])])
+        result.append(sample(ids, label, torch.tensor([len(ids) - 1]), {}, label))
+    return result
+
+
+def settings(recipe: Recipe, checkpoint: Path) -> dict:
+    """What the configuration says beside the other families'."""
+    return {"task": "classification", "data": {"prompt": PROMPT},
+            "classification": {"classes": classes(recipe, checkpoint)}}
