@@ -134,6 +134,8 @@ if stage build-cpu build cpu; then
       done
     fi
     stage parity "$venv_reference/bin/python" scripts/parity.py --medvqa build/cpu/medvqa
+    stage parity-export "$venv_reference/bin/python" scripts/parity_export.py \
+      --medvqa build/cpu/medvqa
     stage parity-packed "$venv_reference/bin/python" scripts/parity_packed.py \
       --driver build/cpu/tests/drivers/medvqa_model_driver
   fi

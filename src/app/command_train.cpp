@@ -3,15 +3,13 @@
 
 #include <CLI/CLI.hpp>
 #include <algorithm>
-#include <atomic>
-#include <csignal>
-#include <cstdlib>
 #include <iostream>
 #include <nlohmann/json.hpp>
 
 #include "medvqa/app/arguments.h"
 #include "medvqa/app/commands.h"
 #include "medvqa/app/next_command.h"
+#include "medvqa/app/signals.h"
 #include "medvqa/train/config_schema.h"
 #include "medvqa/train/evaluate_only.h"
 #include "medvqa/train/probe.h"
@@ -20,20 +18,6 @@
 namespace medvqa::app {
 
 namespace {
-
-volatile std::sig_atomic_t signals_seen = 0;
-
-// The first signal asks for a checkpoint and an orderly end, a second one ends at once.
-void on_signal(int number) {
-  signals_seen = signals_seen + 1;
-  if (signals_seen > 1) std::_Exit(128 + number);
-}
-
-void catch_signals() {
-  struct sigaction action = {};
-  action.sa_handler = on_signal;
-  for (const int number : {SIGTERM, SIGINT, SIGUSR1}) sigaction(number, &action, nullptr);
-}
 
 struct TrainArguments {
   ConfigArguments config;
@@ -143,7 +127,7 @@ int command_train(const std::vector<std::string>& arguments) {
   ops::Profile profile;
   train::TrainerOptions options{
       .folder = {.resume = a.resume, .overwrite = a.overwrite, .allow_changes = a.allow_changes},
-      .stop_requested = [] { return signals_seen > 0; }};
+      .stop_requested = [] { return stop_signal() != 0; }};
   if (a.profile) options.profile = &profile;
   options.dry_run = a.dry_run;
   options.bar = a.log.bar();

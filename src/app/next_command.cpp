@@ -46,6 +46,8 @@ void report_end(const ConfigArguments& arguments, const train::Config& config,
   spdlog::info("next, to train on from it: {}",
                command_again(arguments, fmt::format(" --set {} --set {}", trained,
                                                     quoted("output=" + run + "-2"))));
+  spdlog::info("next, to make one model of base and adapter: medvqa export --run {} --out {}",
+               quoted(run), quoted(run + "/merged"));
 }
 
 }  // namespace medvqa::app

@@ -19,6 +19,7 @@ Usage: medvqa VERB [OPTIONS]        medvqa-train [OPTIONS] means medvqa train
   train   fine-tune as a configuration says, write a PEFT adapter
   plan    say what a configuration needs: parameters, memory, operations
   init    write a random checkpoint in Hugging Face layout
+  export  merge an adapter into its base, or spell it for older libraries
   data    draw a synthetic data set (data synth), look a data set over (data check)
 
 medvqa VERB --help lists a verb's options.
@@ -28,7 +29,7 @@ Research and education only; not validated for clinical use.
 int dispatch(const std::vector<std::string>& arguments) {
   if (arguments.empty()) {
     throw UserError(ExitCode::usage,
-                    "no verb given, expected train, plan, init or data; see --help");
+                    "no verb given, expected train, plan, init, export or data; see --help");
   }
   const std::string verb = arguments.front();
   const std::vector<std::string> rest(arguments.begin() + 1, arguments.end());
@@ -42,6 +43,7 @@ int dispatch(const std::vector<std::string>& arguments) {
   }
   if (verb == "plan") return command_plan(rest);
   if (verb == "init") return command_init(rest);
+  if (verb == "export") return command_export(rest);
   if (verb == "data") return command_data(rest);
   if (verb == "--help" || verb == "-h" || verb == "help") {
     std::cout << kUsage;
@@ -52,7 +54,7 @@ int dispatch(const std::vector<std::string>& arguments) {
     return 0;
   }
   throw UserError(ExitCode::usage,
-                  fmt::format("unknown verb \"{}\", expected train, plan, init or data; "
+                  fmt::format("unknown verb \"{}\", expected train, plan, init, export or data; "
                               "see --help",
                               verb));
 }

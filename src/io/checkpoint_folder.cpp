@@ -139,6 +139,18 @@ bool CheckpointFolder::quantized() const {
                      [](const auto& item) { return item.first.ends_with(kNf4State); });
 }
 
+const std::string& CheckpointFolder::stored_name(const std::string& name) const {
+  return place_of(name).stored;
+}
+
+std::vector<std::int64_t> CheckpointFolder::shape_of(const std::string& name) const {
+  if (!contains(name + kNf4State)) return tensor(name).shape;
+  const nlohmann::json state = quant_state(name);
+  return JsonObject(state, fmt::format("{}: {}", folder_.string(), name + kNf4State),
+                    ExitCode::model)
+      .integers("shape", 8);
+}
+
 const CheckpointFolder::Place& CheckpointFolder::place_of(const std::string& name) const {
   const auto found = places_.find(name);
   if (found == places_.end()) {

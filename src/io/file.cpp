@@ -2,13 +2,16 @@
 
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #include <cerrno>
+#include <charconv>
 #include <system_error>
 #include <utility>
+#include <vector>
 
 namespace medvqa::io {
 namespace fs = std::filesystem;
@@ -211,6 +214,27 @@ void AtomicFolder::commit() {
   committed_ = true;
   sync_folder(folder_of(path_));
   if (replaces) fs::remove_all(old, error);
+}
+
+void remove_leftovers_of(const fs::path& folder) {
+  const fs::path path = without_trailing_slash(folder);
+  std::vector<fs::path> found;
+  std::error_code none;
+  for (const auto& entry : fs::directory_iterator(folder_of(path), none)) {
+    const std::string name = entry.path().filename().string();
+    // What was moved aside to be replaced is the only copy until the new folder is there.
+    const bool replaced = fs::exists(path);
+    for (const char* kind : {".tmp", ".old"}) {
+      const std::string begin = fmt::format("{}-{}-", kind, path.filename().string());
+      if (!name.starts_with(begin) || (kind[1] == 'o' && !replaced)) continue;
+      int process = 0;
+      const char* end = name.data() + name.size();
+      const auto number = std::from_chars(name.data() + begin.size(), end, process);
+      const bool whole = number.ec == std::errc{} && number.ptr == end && process > 0;
+      if (whole && ::kill(process, 0) != 0 && errno == ESRCH) found.push_back(entry.path());
+    }
+  }
+  for (const fs::path& path_left : found) fs::remove_all(path_left, none);
 }
 
 void sync_folder(const fs::path& folder) {

@@ -72,6 +72,12 @@ double norm_of(const nn::HostTensor& tensor) {
       dispatch_float(tensor.dtype, [&]<class T>() { return sum_of_squares<T>(tensor.bytes); }));
 }
 
+[[noreturn]] void fail_module(const fs::path& folder, const std::string& name,
+                              const std::string& problem) {
+  throw UserError(ExitCode::model,
+                  fmt::format("{}: module \"{}\" {}", folder.string(), name, problem));
+}
+
 const fs::path& existing(const fs::path& file) {
   if (!fs::exists(file)) {
     throw UserError(ExitCode::model,
@@ -155,32 +161,38 @@ void PeftAdapter::check_module(const std::string& name, const AdapterModule& mod
   }
 }
 
-AdapterProof prove_peft_adapter(
-    const fs::path& folder, NameStyle style,
-    const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& expected) {
-  check_manifest(folder);
-  const PeftAdapter adapter(folder, style);
-  const auto fail = [&](const std::string& name, const std::string& problem) {
-    throw UserError(ExitCode::model,
-                    fmt::format("{}: module \"{}\" {}", folder.string(), name, problem));
-  };
+AdapterProof check_modules(const PeftAdapter& adapter, const LinearSizes& linears) {
   AdapterProof proof;
   for (const auto& item : adapter.modules()) {
-    const auto found = expected.find(item.first);
-    if (found == expected.end()) fail(item.first, "is not one of the model");
+    const auto found = linears.find(item.first);
+    if (found == linears.end()) {
+      fail_module(adapter.path(), item.first,
+                  "is not one of the model; the adapter belongs to another model");
+    }
     const std::int64_t out = item.second.b.shape[0];
     const std::int64_t in = item.second.a.shape[1];
     if (std::pair(out, in) != found->second) {
-      fail(item.first, fmt::format("is [{}, {}]; the model has [{}, {}]", out, in,
-                                   found->second.first, found->second.second));
+      fail_module(adapter.path(), item.first,
+                  fmt::format("is [{}, {}]; the model has [{}, {}]; the adapter belongs to "
+                              "another model",
+                              out, in, found->second.first, found->second.second));
     }
     const double norm = norm_of(item.second.b);
     if (norm == 0) proof.zero_b.push_back(item.first);
     proof.smallest_b_norm = proof.modules == 0 ? norm : std::min(proof.smallest_b_norm, norm);
     ++proof.modules;
   }
+  return proof;
+}
+
+AdapterProof prove_peft_adapter(const fs::path& folder, NameStyle style,
+                                const LinearSizes& expected) {
+  check_manifest(folder);
+  const PeftAdapter adapter(folder, style);
+  const AdapterProof proof = check_modules(adapter, expected);
   for (const auto& item : expected) {
-    if (!adapter.modules().contains(item.first)) fail(item.first, "is missing from the adapter");
+    if (adapter.modules().contains(item.first)) continue;
+    fail_module(folder, item.first, "is missing from the adapter");
   }
   return proof;
 }

@@ -11,8 +11,6 @@
 
 namespace medvqa::train {
 
-namespace {
-
 std::vector<float> host_values(const nn::HostTensor& t) {
   std::vector<float> values;
   dispatch_float(t.dtype, [&]<class T>() {
@@ -25,6 +23,8 @@ std::vector<float> host_values(const nn::HostTensor& t) {
   });
   return values;
 }
+
+namespace {
 
 std::vector<float> device_values(ops::Backend& backend, const Tensor& t) {
   std::vector<float> values(static_cast<std::size_t>(t.elements()));
@@ -90,7 +90,7 @@ std::vector<std::string> save_adapter(ops::Backend& backend, const AdaptedModel&
                                       const AdapterSummary& summary) {
   std::vector<std::vector<float>> values;
   io::AdapterToWrite w;
-  std::map<std::string, std::pair<std::int64_t, std::int64_t>> expected;
+  io::LinearSizes expected;
   values.reserve(2 * model.modules().size());
   for (const auto& m : model.modules()) {
     io::AdapterMatrices matrices;
@@ -150,6 +150,11 @@ io::ModelCard model_card(const Config& config, const ModelInputs& model, std::in
   const TrainConfig& t = config.train;
   io::ModelCard card;
   card.title = config.output.filename().string();
+  card.licence = io::find_licence(model.folder, model.config, model.adapter.base_model);
+  if (!model.config.contains("vision_config")) {
+    card.pipeline_tag = "text-generation";
+    card.tags = {"lora", "medical"};
+  }
   card.recipe = {
       {"LoRA", fmt::format("r {}, alpha {}, dropout {}{}", model.adapter.r, model.adapter.alpha,
                            model.adapter.dropout, model.adapter.rslora ? ", rsLoRA" : "")},

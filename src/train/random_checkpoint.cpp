@@ -13,10 +13,9 @@
 #include "medvqa/io/file.h"
 #include "medvqa/io/model_config.h"
 #include "medvqa/io/tensor_names.h"
-#include "medvqa/models/model.h"
-#include "medvqa/ops/dry_backend.h"
 #include "medvqa/quant/dynamic_map.h"
 #include "medvqa/quant/nf4.h"
+#include "medvqa/train/model_tensors.h"
 #include "src/train/family_files.h"
 
 namespace medvqa::train {
@@ -90,17 +89,6 @@ Distribution distribution_of(const nn::TensorRequest& r) {
   return {0, 1 / std::sqrt(fan_in)};
 }
 
-// Every tensor the architecture asks for, in its order.
-std::vector<nn::TensorRequest> list_tensors(const json& config) {
-  ops::DryBackend backend({});
-  const nn::DescribedWeights source({});
-  Arena weights("weights");
-  Arena adapters("adapters");
-  nn::Builder builder(backend, source, weights, adapters, DType::bf16, {}, nn::QuantizeOnLoad::no);
-  models::build_model(config, builder);
-  return source.requests();
-}
-
 std::vector<BFloat16> to_bf16(const std::vector<float>& values) {
   std::vector<BFloat16> out(values.size());
   std::transform(values.begin(), values.end(), out.begin(), [](float v) { return BFloat16(v); });
@@ -112,7 +100,7 @@ class Writer {
   Writer(const RandomCheckpoint& request, const json& config, const fs::path& folder)
       : request_(request),
         style_(io::name_style_of(config.value("model_type", ""))),
-        tensors_(list_tensors(config)),
+        tensors_(model_tensors(config)),
         writer_(folder, specs()) {}
 
   void write() {

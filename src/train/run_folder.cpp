@@ -108,21 +108,6 @@ void make_folder(const fs::path& path) {
   }
 }
 
-// A folder with something in it, or something that is no folder. UserError(ExitCode::io) if what
-// is there cannot be looked at.
-bool is_used(const fs::path& path) {
-  std::error_code error;
-  const bool used =
-      fs::exists(path, error) && (!fs::is_directory(path, error) || !fs::is_empty(path, error));
-  if (!error || error == std::errc::no_such_file_or_directory ||
-      error == std::errc::not_a_directory) {
-    return used;
-  }
-  throw UserError(ExitCode::io, fmt::format("cannot look into {}: {}; mend its permissions or "
-                                            "choose another output folder",
-                                            path.string(), error.message()));
-}
-
 // Only what a run writes is removed: the folder may hold something of the user's.
 void remove_earlier_run(const fs::path& path) {
   if (!fs::is_directory(path)) return;
@@ -178,6 +163,19 @@ void check_whole(const fs::path& checkpoint) {
 }
 
 }  // namespace
+
+bool is_used(const fs::path& path) {
+  std::error_code error;
+  const bool used =
+      fs::exists(path, error) && (!fs::is_directory(path, error) || !fs::is_empty(path, error));
+  if (!error || error == std::errc::no_such_file_or_directory ||
+      error == std::errc::not_a_directory) {
+    return used;
+  }
+  throw UserError(ExitCode::io, fmt::format("cannot look into {}: {}; mend its permissions or "
+                                            "choose another output folder",
+                                            path.string(), error.message()));
+}
 
 nlohmann::json read_state(const fs::path& checkpoint) {
   return io::read_json_file(checkpoint / kState, {.code = ExitCode::model});

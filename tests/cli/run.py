@@ -11,6 +11,7 @@ from pathlib import Path
 
 import cases_classification
 import cases_errors
+import cases_export
 import cases_front_door
 import cases_interface
 import cases_models
@@ -27,7 +28,7 @@ def main() -> int:
     arguments = parser.parse_args()
     cases = [function for module in (
         cases_interface, cases_front_door, cases_errors, cases_models, cases_runs, cases_smoke,
-        cases_classification)
+        cases_classification, cases_export)
              for name, function in vars(module).items() if name.startswith("case_")]
     return run_cases(cases, arguments.medvqa, arguments.only)
 

@@ -1,5 +1,7 @@
 #include "medvqa/io/file.h"
 
+#include <sys/wait.h>
+
 #include "medvqa/io/sha256.h"
 #include "tests/io/io_test_support.h"
 
@@ -81,6 +83,27 @@ TEST(File, AtomicFolderAppearsWholeOrNotAtAll) {
   EXPECT_EQ(folder.read("run/b"), "2");
   EXPECT_EQ(folder.read("run/c"), "3");
   EXPECT_EQ(entries_in(folder.path()), 2u);
+}
+
+TEST(AtomicFolder, WhatKilledProcessesLeftIsRemoved) {
+  const TempFolder folder;
+  // A process that has been waited for is no more.
+  const pid_t gone = ::fork();
+  if (gone == 0) ::_exit(0);
+  ASSERT_EQ(::waitpid(gone, nullptr, 0), gone);
+  const std::string dead = std::to_string(gone);
+  folder.write(".tmp-out-" + dead + "/model.safetensors", "half");
+  folder.write(".old-out-" + dead + "/model.safetensors", "the only copy");
+  folder.write(".tmp-out-" + std::to_string(::getpid()) + "/a", "of a process that lives");
+  folder.write(".tmp-out-" + dead + "x/a", "not ours");
+  folder.write(".tmp-other-" + dead + "/a", "of another target");
+  remove_leftovers_of(folder.path() / "out");
+  EXPECT_EQ(entries_in(folder.path()), 4u);
+  EXPECT_FALSE(fs::exists(folder.path() / (".tmp-out-" + dead)));
+  folder.write("out/model.safetensors", "whole");
+  remove_leftovers_of(folder.path() / "out" / "");
+  EXPECT_FALSE(fs::exists(folder.path() / (".old-out-" + dead)));
+  EXPECT_EQ(entries_in(folder.path()), 4u);
 }
 
 TEST(Sha256, IsTheStandards) {

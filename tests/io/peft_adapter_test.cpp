@@ -75,6 +75,7 @@ TEST(PeftAdapter, FolderIsCompleteAndProvesItself) {
   folder.write("base/README.md", "---\nlicense: apache-2.0\nbase_model: x\n---\n# Base\n");
   AdapterToWrite adapter = matrices.adapter();
   adapter.base_folder = folder.path() / "base";
+  adapter.card.licence = find_licence(adapter.base_folder, {{"model_type", "qwen2_vl"}}, "");
   adapter.card.scores = {{"accuracy", "0.5 [0.4, 0.6]"}, {"BLEU-1", ""}};
   adapter.add_files = [](const fs::path& aside) {
     write_file_atomically(aside / "head.safetensors", std::string_view("h"));
@@ -116,8 +117,12 @@ TEST(PeftAdapter, FolderIsCompleteAndProvesItself) {
 
 TEST(PeftAdapter, LlamaLicencesShowTheirNotice) {
   ModelCard card;
-  card.licence = "llama3.2";
-  EXPECT_NE(model_card_text(card, {}).find("Built with Llama"), std::string::npos);
+  card.licence = licence_of("llama3.2");
+  const std::string text = model_card_text(card, {});
+  for (const char* part : {"Built with Llama.", "license: llama3.2",
+                           "Llama 3.2 is licensed under the Llama 3.2 Community License"}) {
+    EXPECT_NE(text.find(part), std::string::npos) << part;
+  }
 }
 
 TEST(PeftAdapter, UnsupportedSettingsAreNamed) {

@@ -50,7 +50,7 @@ class AdapterFiles : public ::testing::Test {
     return {.settings = session.model_inputs().adapter,
             .base_folder = session.model_inputs().folder,
             .model_type = "qwen2_vl",
-            .classes = std::nullopt,
+            .classes = {},
             .card = model_card(session.config(), session.model_inputs(), 4, {})};
   }
   static std::vector<std::vector<float>> values(Session& session) {

@@ -15,6 +15,7 @@ int run(const std::string& program, std::vector<std::string> arguments);
 int command_train(const std::vector<std::string>& arguments);
 int command_plan(const std::vector<std::string>& arguments);
 int command_init(const std::vector<std::string>& arguments);
+int command_export(const std::vector<std::string>& arguments);
 // `data` takes a word of its own: synth or check.
 int command_data(const std::vector<std::string>& arguments);
 int command_data_check(const std::vector<std::string>& arguments);

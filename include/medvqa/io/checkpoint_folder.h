@@ -34,6 +34,11 @@ class CheckpointFolder : public nn::WeightSource {
   std::vector<std::string> names() const;
   // Whether any tensor is 4-bit.
   bool quantized() const;
+  // As the files spell it, and its shape; a 4-bit weight's is [out, in].
+  const std::string& stored_name(const std::string& name) const;
+  std::vector<std::int64_t> shape_of(const std::string& name) const;
+  // As it lies in the file, of whatever type; of a 4-bit weight the packed codes.
+  nn::HostTensor stored(const std::string& name) const { return tensor(name); }
 
  private:
   struct Place {

@@ -90,6 +90,9 @@ class AtomicFolder {
   bool committed_ = false;
 };
 
+// Removes what AtomicFolders of this path left beside it in processes that were killed.
+void remove_leftovers_of(const std::filesystem::path& folder);
+
 // Makes a folder's entries durable, such as after a rename in it.
 void sync_folder(const std::filesystem::path& folder);
 

@@ -11,6 +11,7 @@
 #include <utility>
 #include <vector>
 
+#include "medvqa/io/model_files.h"
 #include "medvqa/io/safetensors.h"
 #include "medvqa/io/tensor_names.h"
 
@@ -67,25 +68,15 @@ struct AdapterMatrices {
   std::span<const float> b;  // [out, r]
 };
 
-// What the model card says. Empty texts and tables read "not reported".
-struct ModelCard {
-  std::string title;
-  std::string licence;  // a Hub licence id; empty: taken from the base folder's README.md
-  std::string pipeline_tag = "image-text-to-text";
-  std::vector<std::string> tags = {"lora", "medical", "visual-question-answering"};
-  std::vector<std::pair<std::string, std::string>> recipe;  // setting, value
-  std::string data;
-  std::vector<std::pair<std::string, std::string>> scores;  // metric, value with interval
-  std::string limits;
-};
-
 struct AdapterToWrite {
   AdapterSettings settings;
   std::vector<AdapterMatrices> modules;
   NameStyle name_style = NameStyle::plain;
   KeyStyle key_style = KeyStyle::current;
   ModelCard card;
-  std::filesystem::path base_folder;  // tokenizer, processor and licence files are copied from it
+  // Tokenizer, processor and licence files are copied from the base's folder, what it lacks from
+  // the other, the adapter this one is made from. Either may be empty.
+  std::filesystem::path base_folder, source_folder;
   // Called with the unfinished folder, to put more files into it (head.safetensors).
   std::function<void(const std::filesystem::path&)> add_files;
 };
@@ -94,11 +85,8 @@ struct AdapterToWrite {
 // manifest.json, appearing at once; a folder of that name is replaced.
 void write_peft_adapter(const std::filesystem::path& folder, const AdapterToWrite& adapter);
 
-// README.md of an adapter.
-std::string model_card_text(const ModelCard& card, const AdapterSettings& settings);
-
-// Research use only, and so on: for reports, pages and cards.
-std::string_view medical_disclaimer();
+// README.md of an adapter: base and description from the settings where the card has none.
+std::string model_card_text(ModelCard card, const AdapterSettings& settings);
 
 struct AdapterProof {
   std::size_t modules = 0;
@@ -106,10 +94,16 @@ struct AdapterProof {
   double smallest_b_norm = 0;
 };
 
-// Reopens a written folder: manifest intact, every key names a module of `expected` with its
-// [out, in], and every module of `expected` is there. UserError(ExitCode::model) otherwise.
-AdapterProof prove_peft_adapter(
-    const std::filesystem::path& folder, NameStyle style,
-    const std::map<std::string, std::pair<std::int64_t, std::int64_t>>& expected);
+// [out, in] of linears by canonical module name.
+using LinearSizes = std::map<std::string, std::pair<std::int64_t, std::int64_t>>;
+
+// Every module of the adapter is one of `linears`, with its [out, in]. UserError(ExitCode::model)
+// otherwise.
+AdapterProof check_modules(const PeftAdapter& adapter, const LinearSizes& linears);
+
+// Reopens a written folder: manifest intact, and its modules are those of `expected`, all of them.
+// UserError(ExitCode::model) otherwise.
+AdapterProof prove_peft_adapter(const std::filesystem::path& folder, NameStyle style,
+                                const LinearSizes& expected);
 
 }  // namespace medvqa::io

@@ -8,6 +8,9 @@
 
 namespace medvqa::train {
 
+// A matrix of an adapter in f32.
+std::vector<float> host_values(const nn::HostTensor& t);
+
 // Uploads the starting adapter, and its head if the model's is trained and the folder has one.
 // UserError(ExitCode::model) for a module the model lacks or of another shape, naming it.
 void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, AdaptedModel& model);

@@ -63,6 +63,10 @@ class RunFolder {
   std::ofstream metrics_;
 };
 
+// A folder with something in it, or something that is no folder. UserError(ExitCode::io) if what
+// is there cannot be looked at.
+bool is_used(const std::filesystem::path& path);
+
 // state.json of a checkpoint. UserError(ExitCode::model) if it is missing or no JSON.
 nlohmann::json read_state(const std::filesystem::path& checkpoint);
 
