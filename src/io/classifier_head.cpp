@@ -10,6 +10,10 @@
 namespace medvqa::io {
 namespace {
 
+constexpr const char* kWeight = "head.weight";
+constexpr const char* kTokens = "token_ids";
+constexpr const char* kLabels = "labels";
+
 nlohmann::json list_in(const SafetensorsFile& file, const char* key, std::size_t rows) {
   const auto found = file.metadata().find(key);
   const std::string where = fmt::format("{}: {}", file.path().string(), key);
@@ -31,7 +35,7 @@ std::optional<ClassifierHead> read_classifier_head(const std::filesystem::path& 
   const auto fail = [&](const std::string& problem) {
     throw UserError(ExitCode::model, fmt::format("{}: {}", head.file.path().string(), problem));
   };
-  head.weight = head.file.tensor("head.weight");
+  head.weight = head.file.tensor(kWeight);
   const std::vector<std::int64_t>& shape = head.weight.shape;
   if (head.weight.dtype != DType::f32 || shape.size() != 2 || shape[0] < 2) {
     fail(fmt::format("head.weight is {} {}; expected f32 [classes, C]", name_of(head.weight.dtype),
@@ -39,7 +43,7 @@ std::optional<ClassifierHead> read_classifier_head(const std::filesystem::path& 
   }
   const auto rows = static_cast<std::size_t>(shape[0]);
   std::set<std::int64_t> seen;
-  for (const nlohmann::json& id : list_in(head.file, "token_ids", rows)) {
+  for (const nlohmann::json& id : list_in(head.file, kTokens, rows)) {
     if (!id.is_number_integer() || id.get<std::int64_t>() < 0) {
       fail(fmt::format("token_ids holds {}; expected ids of the vocabulary", describe_json(id)));
     }
@@ -48,11 +52,26 @@ std::optional<ClassifierHead> read_classifier_head(const std::filesystem::path& 
       fail(fmt::format("token_ids holds {} twice", head.token_ids.back()));
     }
   }
-  for (const nlohmann::json& label : list_in(head.file, "labels", rows)) {
+  for (const nlohmann::json& label : list_in(head.file, kLabels, rows)) {
     if (!label.is_string()) fail("labels: expected strings");
     head.labels.push_back(label.get<std::string>());
   }
   return head;
+}
+
+void write_classifier_head(const std::filesystem::path& folder,
+                           const std::vector<std::string>& labels,
+                           const std::vector<std::string>& texts,
+                           std::span<const std::int32_t> token_ids, std::span<const float> weight) {
+  const auto rows = static_cast<std::int64_t>(token_ids.size());
+  const auto channels = static_cast<std::int64_t>(weight.size()) / rows;
+  const std::vector<std::int32_t> ids(token_ids.begin(), token_ids.end());
+  const std::vector<std::span<const std::byte>> bytes{std::as_bytes(weight)};
+  write_safetensors(folder / kHeadFile, {{kWeight, DType::f32, {rows, channels}}}, bytes,
+                    {{"format", "pt"},
+                     {kLabels, nlohmann::json(labels).dump()},
+                     {"texts", nlohmann::json(texts).dump()},
+                     {kTokens, nlohmann::json(ids).dump()}});
 }
 
 }  // namespace medvqa::io

@@ -7,7 +7,7 @@
 #include <cmath>
 #include <cstring>
 
-#include "medvqa/train/head_file.h"
+#include "medvqa/io/classifier_head.h"
 
 namespace medvqa::train {
 
@@ -48,10 +48,10 @@ void upload_matrix(ops::Backend& backend, const nn::HostTensor& stored, const Te
 void load_head(ops::Backend& backend, const std::filesystem::path& folder,
                const AdaptedModel& model) {
   const nn::Parameter& head = model.head();
-  if (!std::filesystem::exists(folder / kHeadFile)) return;
+  if (!std::filesystem::exists(folder / io::kHeadFile)) return;
   if (!head.grad) {
     spdlog::warn("{}: left aside, for task is not classification; the model's own head is taken",
-                 (folder / kHeadFile).string());
+                 (folder / io::kHeadFile).string());
     return;
   }
   const std::vector<float> values = read_head(folder, model.head_rows(), head.value.dim(1));
@@ -59,6 +59,28 @@ void load_head(ops::Backend& backend, const std::filesystem::path& folder,
 }
 
 }  // namespace
+
+std::vector<float> read_head(const std::filesystem::path& folder,
+                             std::span<const std::int32_t> tokens, std::int64_t channels) {
+  const auto stored = io::read_classifier_head(folder);
+  const std::string path = (folder / io::kHeadFile).string();
+  if (!stored) throw UserError(ExitCode::model, path + ": missing");
+  const std::vector<std::int64_t> expected(tokens.begin(), tokens.end());
+  if (stored->token_ids != expected) {
+    throw UserError(ExitCode::model,
+                    fmt::format("{}: its rows are of the tokens [{}], expected [{}]; set "
+                                "classification.classes to the classes it was trained with, in "
+                                "their order, or remove the file to start from the model's head",
+                                path, fmt::join(stored->token_ids, ", "),
+                                fmt::join(expected, ", ")));
+  }
+  if (stored->weight.shape[1] != channels) {
+    throw UserError(ExitCode::model, fmt::format("{}: head.weight has {} channels, expected {}; "
+                                                 "the head belongs to another model",
+                                                 path, stored->weight.shape[1], channels));
+  }
+  return host_values(stored->weight);
+}
 
 void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, AdaptedModel& model) {
   std::set<std::string> known;
@@ -111,7 +133,8 @@ std::vector<std::string> save_adapter(ops::Backend& backend, const AdaptedModel&
   if (summary.classes) {
     head = device_values(backend, model.head().value);
     w.add_files = [&](const std::filesystem::path& aside) {
-      write_head(aside, *summary.classes, model.head_rows(), head);
+      io::write_classifier_head(aside, summary.classes->labels, summary.classes->texts,
+                                model.head_rows(), head);
     };
   }
   io::write_peft_adapter(folder, w);
@@ -179,8 +202,9 @@ io::ModelCard model_card(const Config& config, const ModelInputs& model, std::in
   if (config.data.classes) {
     card.pipeline_tag = "text-classification";
     card.tags = {"lora", "medical", "text-classification"};
-    card.recipe.emplace_back("Head", fmt::format("trimmed to {} classes and trained, {}",
-                                                 config.data.classes->labels.size(), kHeadFile));
+    card.recipe.emplace_back(
+        "Head", fmt::format("trimmed to {} classes and trained, {}",
+                            config.data.classes->labels.size(), io::kHeadFile));
   }
   return card;
 }

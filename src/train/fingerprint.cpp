@@ -8,11 +8,11 @@
 #include <string_view>
 #include <vector>
 
+#include "medvqa/io/classifier_head.h"
 #include "medvqa/io/file.h"
 #include "medvqa/io/json.h"
 #include "medvqa/io/sha256.h"
 #include "medvqa/train/config_table.h"
-#include "medvqa/train/head_file.h"
 #include "medvqa/train/run_folder.h"
 
 namespace medvqa::train {
@@ -165,8 +165,8 @@ json fingerprint_of(const Config& config, const ModelInputs& model, const DataIn
   if (model.start) {
     const fs::path folder = model.start->path();
     std::string hash = io::sha256_of_file(folder / "adapter_model.safetensors");
-    if (config.data.classes && fs::exists(folder / kHeadFile)) {
-      hash = hash_of(hash + io::sha256_of_file(folder / kHeadFile));
+    if (config.data.classes && fs::exists(folder / io::kHeadFile)) {
+      hash = hash_of(hash + io::sha256_of_file(folder / io::kHeadFile));
     }
     keys["lora.init_from"]["sha256"] = hash;
   }

@@ -1,10 +1,9 @@
 // Text classification: a head trimmed to the classes' tokens and trained beside the adapters.
 #include <gtest/gtest.h>
 
-#include "medvqa/io/safetensors.h"
+#include "medvqa/io/classifier_head.h"
 #include "medvqa/train/adapter_files.h"
 #include "medvqa/train/evaluate.h"
-#include "medvqa/train/head_file.h"
 #include "tests/train/class_test_support.h"
 
 namespace medvqa::train {
@@ -119,7 +118,7 @@ TEST_F(Classification, TheSavedHeadIsWhereAnotherRunStarts) {
   const Config c = load(folder_, class_config(folder_));
   train(c, {});
   const fs::path adapter = c.output / "adapter";
-  const io::SafetensorsFile file(adapter / kHeadFile);
+  const io::SafetensorsFile file(adapter / io::kHeadFile);
   EXPECT_EQ(file.metadata().at("labels"), R"(["b","a","c"])");
   EXPECT_EQ(file.metadata().at("token_ids"), "[55,49,122]");
   EXPECT_EQ(io::SafetensorsFile(adapter / "adapter_model.safetensors").metadata().size(), 1u);

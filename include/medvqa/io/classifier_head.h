@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <filesystem>
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -24,5 +25,11 @@ struct ClassifierHead {
 
 // Nothing if the folder has no such file. UserError(ExitCode::model) if it is not as above.
 std::optional<ClassifierHead> read_classifier_head(const std::filesystem::path& folder);
+
+// `weight` has a row for every label; `texts` are what the tokens stand for.
+void write_classifier_head(const std::filesystem::path& folder,
+                           const std::vector<std::string>& labels,
+                           const std::vector<std::string>& texts,
+                           std::span<const std::int32_t> token_ids, std::span<const float> weight);
 
 }  // namespace medvqa::io

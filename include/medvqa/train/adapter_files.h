@@ -11,6 +11,11 @@ namespace medvqa::train {
 // A matrix of an adapter in f32.
 std::vector<float> host_values(const nn::HostTensor& t);
 
+// The head of a classification beside its adapter, [tokens, channels]. UserError(ExitCode::model)
+// if it has other tokens, in another order, or other channels.
+std::vector<float> read_head(const std::filesystem::path& folder,
+                             std::span<const std::int32_t> tokens, std::int64_t channels);
+
 // Uploads the starting adapter, and its head if the model's is trained and the folder has one.
 // UserError(ExitCode::model) for a module the model lacks or of another shape, naming it.
 void load_adapter(ops::Backend& backend, const io::PeftAdapter& adapter, AdaptedModel& model);
