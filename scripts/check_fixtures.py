@@ -17,22 +17,22 @@ from safetensors.numpy import load_file
 from reference import compare, program
 
 ROOT = Path(__file__).resolve().parent.parent
-FIXTURE = ROOT / "tests/fixtures/qwen2_vl_tiny"
+FIXTURES = [ROOT / "tests/fixtures" / name for name in ("qwen2_vl_tiny", "mllama_tiny")]
 
 
-def check_inputs(table: compare.Table, medvqa: program.Program, config: Path) -> None:
+def check_inputs(table: compare.Table, medvqa: program.Program, fixture: Path) -> None:
     """--probe-inputs: every training sample, in file order."""
-    expected = json.loads((FIXTURE / "expected_inputs.json").read_text())
-    actual = medvqa.probe_inputs(config, "inputs")
+    expected = json.loads((fixture / "expected_inputs.json").read_text())
+    actual = medvqa.probe_inputs(fixture / "config_run.json", "inputs")
     for name, values in expected.items():
         found = actual.get(name, np.empty(0, dtype=np.int64))
         table.holds(f"all samples: {name}", list(found.shape),
                     np.array_equal(found, np.array(values)))
 
 
-def check_probe(table: compare.Table, medvqa: program.Program, config: Path,
-                expected: dict) -> None:
+def check_probe(table: compare.Table, medvqa: program.Program, fixture: Path) -> None:
     """--probe: against the reference, packed against separate, recomputed against kept."""
+    config, expected = fixture / "config_run.json", load_file(fixture / "expected.safetensors")
     actual = medvqa.probe(config, "probe", 'train.recompute="none"')
     compare.compare_inputs(table, actual, expected)
     compare.compare_results(table, actual, expected)
@@ -42,20 +42,21 @@ def check_probe(table: compare.Table, medvqa: program.Program, config: Path,
     compare.compare_results(table, separate, expected, "separate samples: ")
 
 
-def check_training(table: compare.Table, medvqa: program.Program, config: Path) -> None:
+def check_training(table: compare.Table, medvqa: program.Program, fixture: Path) -> None:
     """Ten optimizer steps with 8-bit AdamW from the fixture's adapter."""
-    expected = json.loads((FIXTURE / "expected_training.json").read_text())
+    expected = json.loads((fixture / "expected_training.json").read_text())
     run = medvqa.scratch / "run"
-    compare.compare_training(table, medvqa.train(config, run), expected)
-    start, end = program.read_adapter(FIXTURE / "adapter"), program.read_adapter(run / "adapter")
+    compare.compare_training(table, medvqa.train(fixture / "config_run.json", run), expected)
+    start, end = program.read_adapter(fixture / "adapter"), program.read_adapter(run / "adapter")
     table.holds("adapter names", f"{len(set(start) ^ set(end))} differ", set(start) == set(end))
     moved = sum(not np.array_equal(start[k], end[k]) for k in set(start) & set(end))
     table.holds("adapter tensors that moved", f"{moved} of {len(start)}", moved == len(start))
 
 
-def self_test(expected: dict) -> int:
+def self_test(fixture: Path) -> int:
     """Feeds the expected as the actual, then planted errors, each of which must fail."""
-    records = json.loads((FIXTURE / "expected_training.json").read_text())
+    expected = load_file(fixture / "expected.safetensors")
+    records = json.loads((fixture / "expected_training.json").read_text())
 
     def failures(actual: dict, steps: list[dict]) -> int:
         table = compare.Table("self-test")
@@ -83,8 +84,22 @@ def self_test(expected: dict) -> int:
             wrong.append(key)
     nan = expected | {"loss": np.array([np.nan], dtype=np.float32)}
     wrong += [] if failures(nan, records) else ["loss not a number"]
-    print(f"self-test: {len(expected) * 3 + 6} cases, not noticed: {wrong or 'none'}")
+    cases = len(expected) * 3 + 6
+    print(f"{fixture.name}, self-test: {cases} cases, not noticed: {wrong or 'none'}")
     return 1 if wrong else 0
+
+
+def run_fixture(executable: Path, fixture: Path) -> compare.Table:
+    """All checks of one fixture."""
+    table = compare.Table(f"{fixture.name}: medvqa against the committed reference")
+    with tempfile.TemporaryDirectory() as scratch:
+        medvqa = program.Program(executable, Path(scratch))
+        for check in (check_inputs, check_probe, check_training):
+            try:
+                check(table, medvqa, fixture)
+            except (program.Failure, OSError, KeyError) as error:
+                table.holds(check.__name__, f"{type(error).__name__}: {error}", False)
+    return table
 
 
 def main() -> int:
@@ -92,23 +107,14 @@ def main() -> int:
     parser.add_argument("--medvqa", type=Path, default=ROOT / "build/cpu/medvqa")
     parser.add_argument("--self-test", action="store_true", help="test the comparison itself")
     arguments = parser.parse_args()
-    expected = load_file(FIXTURE / "expected.safetensors")
     if arguments.self_test:
-        return self_test(expected)
-    table = compare.Table(f"{FIXTURE.name}: medvqa against the committed reference")
-    config = FIXTURE / "config_run.json"
-    with tempfile.TemporaryDirectory() as scratch:
-        medvqa = program.Program(arguments.medvqa, Path(scratch))
-        for name, check in (("inputs", lambda: check_inputs(table, medvqa, config)),
-                            ("probe", lambda: check_probe(table, medvqa, config, expected)),
-                            ("training", lambda: check_training(table, medvqa, config))):
-            try:
-                check()
-            except (program.Failure, OSError, KeyError) as error:
-                table.holds(name, f"{type(error).__name__}: {error}", False)
-    table.print()
-    print(f"\n{table.passed} passed, {table.failed} failed")
-    return 1 if table.failed else 0
+        return max(self_test(fixture) for fixture in FIXTURES)
+    tables = [run_fixture(arguments.medvqa, fixture) for fixture in FIXTURES]
+    for table in tables:
+        table.print()
+    failed = sum(table.failed for table in tables)
+    print(f"\n{sum(table.passed for table in tables)} passed, {failed} failed")
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -219,20 +219,28 @@ def in_characters(text, offsets):
     return [(starts[b], starts[e - 1] + 1) for b, e in offsets]
 
 
-def compare_text(driver, path, strings, name):
+def compare_text(driver, path, strings, name, reference=None):
+    """Ids, and offsets where normalising changes nothing; `reference` if not the file itself."""
     from tokenizers import Tokenizer, normalizers
 
-    reference = Tokenizer.from_file(str(path))
-    nfc = normalizers.NFC().normalize_str
+    # LlamaTokenizer normalises nothing.
+    nfc = (lambda text: text) if reference else normalizers.NFC().normalize_str
+    compares_text = reference is not None
+    reference = reference or Tokenizer.from_file(str(path))
     lines = "".join(json.dumps(s) + "\n" for s in strings)
     run = subprocess.run(
         [driver, "tokenize", str(path)], input=lines.encode(), stdout=subprocess.PIPE, check=True
     )
     answers = run.stdout.splitlines()
     assert len(answers) == len(strings), f"{len(answers)} answers to {len(strings)} strings"
-    wrong_ids = wrong_offsets = offsets_compared = tokens = 0
-    for text, line, expected in zip(strings, answers, reference.encode_batch(strings)):
+    wrong_ids = wrong_offsets = wrong_texts = offsets_compared = tokens = 0
+    encoded = reference.encode_batch(strings, add_special_tokens=False)
+    for text, line, expected in zip(strings, answers, encoded):
         answer = json.loads(line)
+        if compares_text and answer["text"] != reference.decode(expected.ids, False):
+            wrong_texts += 1
+            if wrong_texts <= 5:
+                print("decoded differs:", ascii(text)[:200], ascii(answer["text"])[:200])
         tokens += len(expected.ids)
         flat = [x for pair in answer["offsets"] for x in pair]
         if answer["ids"] != expected.ids:
@@ -253,8 +261,71 @@ def compare_text(driver, path, strings, name):
     print(
         f"{name}: {len(strings)} strings, {tokens} tokens, {wrong_ids} mismatches of ids; "
         f"{offsets_compared} with offsets compared, {wrong_offsets} mismatches"
+        + (f"; {wrong_texts} decoded otherwise" if compares_text else ""),
+        flush=True,
     )
-    return wrong_ids + wrong_offsets
+    return wrong_ids + wrong_offsets + wrong_texts
+
+
+SENTENCEPIECE_PIECES = [
+    "<s>", "</s>", "<unk>", "[INST] ", " [/INST]", "<|user|>\n", "\u2581", "\u2581\u2581 ",
+    "    ",
+    "<0x0A>", "<0xE4>", "<pad>", "qzcat", " \n qzdog", "<x>", "[LESION]", "aaaa", "--------",
+]  # fmt: skip
+
+
+def sentencepiece_variants():
+    """Name, model, settings, whether with tokenizer.json, share of the strings."""
+    from reference import sentencepiece_tokenizer as reference
+    from reference.samples import FOREIGN
+
+    lines = reference.CORPUS.strip().splitlines() + [" ".join(WORDS), " ".join(FOREIGN)] * 3
+    lines += ["a  a   a    a     a        a", "-" * 40, "aaaaaaaaaaaaaaaa" * 3, "0000 11 2024"]
+    plain = reference.train(lines, 900)
+    symbols = reference.train(lines, 900, user_defined_symbols=["[LESION]", "\u2581--"],
+                              control_symbols=["<ctl>"], character_coverage=0.98)
+    flags = dict(single_word=False, lstrip=False, rstrip=False, normalized=True, special=False)
+    usual = {str(i): {"content": t, **flags, "special": True, "normalized": i == 1}
+             for i, t in enumerate(["<unk>", "<s>", "</s>"])}
+    odd = [("qzcat", {"single_word": True}), (" qzdog", {"lstrip": True}),
+           ("<x>", {"rstrip": True}),
+           ("<pad>", dict(flags, special=True, normalized=False, lstrip=True, rstrip=True))]
+    size = 900
+    added = usual | {str(size + i): {"content": t, **flags, **change}
+                     for i, (t, change) in enumerate(odd)}
+    yield "SentencePiece", plain, {}, False, 1.0
+    yield "... legacy", plain, {"legacy": True}, False, 0.3
+    yield "... without a space in front", plain, {"add_prefix_space": False}, False, 0.1
+    yield "... with tokenizer.json", plain, {"legacy": False}, True, 0.2
+    yield "... with odd added tokens", plain, {"added_tokens_decoder": added}, False, 0.3
+    yield ("... with odd added tokens, legacy, and tokenizer.json", plain,
+           {"added_tokens_decoder": added, "legacy": True}, True, 0.2)
+    yield ("... with symbols of its own", symbols,
+           {"pad_token": "<pad>", "bos_token": {"__type": "AddedToken", "content": "<s>", **flags}},
+           False, 0.2)
+    yield "... with further special tokens", symbols, {
+        "additional_special_tokens": ["<x>", "qzcat"], "pad_token": "</s>"}, False, 0.1
+
+
+def check_sentencepiece(args):
+    from reference import sentencepiece_tokenizer as reference
+
+    rng = random.Random(args.seed + 1)
+    draw = lambda: "".join(rng.choice(SENTENCEPIECE_PIECES + PIECES) if rng.random() < 0.5 else
+                           rng.choice(WORDS) for _ in range(rng.randrange(1, 20)))
+    strings = [draw_string(rng) if i % 2 else draw() for i in range(args.count)]
+    bad = 0
+    for name, model, settings, as_json, share in sentencepiece_variants():
+        with tempfile.TemporaryDirectory() as folder:
+            path = pathlib.Path(folder)
+            reference.write(path, model, settings, as_json)
+            backend = reference.load(path).backend_tokenizer
+            part = strings[: int(len(strings) * share)]
+            bad += compare_text(args.driver, path, part, name, backend)
+            if share == 1.0:
+                every = list(exhaustive_strings())
+                bad += compare_text(args.driver, path, every, name + ", every code point", backend)
+    return bad
 
 
 def check_text(args):

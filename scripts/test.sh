@@ -128,7 +128,7 @@ if stage build-cpu build cpu; then
   done
   if [ $reference = yes ]; then
     if [ -f scripts/parity_inputs.py ]; then
-      for what in text images; do
+      for what in text sentencepiece images; do
         stage "parity-$what" "$venv_reference/bin/python" scripts/parity_inputs.py "$what" \
           --driver build/cpu/tests/drivers/medvqa_inputs_driver
       done

@@ -1,5 +1,5 @@
-"""LLaMA 3: random checkpoints of any shape for a seed, as they stand on the Hub, and what
-run_reference.py asks of a family.
+"""LLaMA 2 and 3: random checkpoints of any shape for a seed, as they stand on the Hub, and what
+run_reference.py asks of a family. The tokenizer is Llama 3's or a SentencePiece model.
 
 The storage of the weights turns with the seed as for Qwen2-VL, so do tied heads and the scaling of
 the positions; everything else is drawn.
@@ -14,7 +14,7 @@ from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
-from reference import checkpoints
+from reference import checkpoints, sentencepiece_tokenizer
 from reference import tokenizer as tokenizers_of_ours
 from reference.mllama_family import SPECIAL_TOKENS
 
@@ -23,6 +23,9 @@ TEXT_ONLY = True
 END_OF_TURN = "<|eot_id|>"
 TARGETS = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 HEADS = [(3, 1), (5, 5), (6, 2), (4, 2), (7, 1), (2, 1)]
+
+TEMPLATES = {"llama2": sentencepiece_tokenizer.LLAMA2_TEMPLATE,
+             "zephyr": sentencepiece_tokenizer.ZEPHYR_TEMPLATE}
 
 # What 3.0's and 3.1's instruction models write for messages of plain text and no tools.
 _TURNS = (
@@ -64,6 +67,8 @@ class Recipe:
     r: int
     alpha: int
     rslora: bool
+    sentencepiece: str         # the chat template of a SentencePiece tokenizer, or "": Llama 3's
+    legacy: bool               # of a SentencePiece tokenizer: a space before every stretch
     family = "llama"
 
     @property
@@ -90,43 +95,59 @@ def draw(seed: int) -> Recipe:
         merges=rng.randrange(40, 160), spare_rows=rng.choice([0, 1, 10]), skip_modules=skipped,
         hub_config=rng.random() < 0.5, sharded=rng.random() < 0.5,
         merges_as_text=rng.random() < 0.5, rope_theta=rng.choice([10000.0, 500000.0]), r=r,
-        alpha=rng.choice([8, 16, 32]), rslora=rng.random() < 0.3)
+        alpha=rng.choice([8, 16, 32]), rslora=rng.random() < 0.3,
+        sentencepiece=rng.choice(["", "llama2", "zephyr"]), legacy=rng.random() < 0.5)
 
 
-def configuration(recipe: Recipe, tokenizer) -> LlamaConfig:
-    """The transformers configuration of a recipe; token ids are the tokenizer's."""
-    token = tokenizer.token_to_id
+def configuration(recipe: Recipe, vocabulary: int, begin: int, end: int) -> LlamaConfig:
+    """The transformers configuration of a recipe for a tokenizer's size and two of its ids."""
     rope = {"rope_type": "default", "rope_theta": recipe.rope_theta}
     if recipe.llama3_rope:
         # A short original context, so that the scaling changes most of the few frequencies.
         rope |= {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
                  "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
     return LlamaConfig(
-        vocab_size=tokenizer.get_vocab_size() + recipe.spare_rows, hidden_size=recipe.hidden,
+        vocab_size=vocabulary + recipe.spare_rows, hidden_size=recipe.hidden,
         intermediate_size=recipe.intermediate, num_hidden_layers=recipe.layers,
         num_attention_heads=recipe.heads, num_key_value_heads=recipe.kv_heads,
         rms_norm_eps=1e-5, max_position_embeddings=4096, rope_parameters=rope,
-        bos_token_id=token("<|begin_of_text|>"), eos_token_id=token("<|eot_id|>"),
-        tie_word_embeddings=recipe.tied)
+        bos_token_id=begin, eos_token_id=end, tie_word_embeddings=recipe.tied)
 
 
 def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     """Writes weights, config.json and tokenizer files of a recipe into `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
-    tokenizer = tokenizers_of_ours.build_llama3(recipe.merges)
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
-                                  for token in SPECIAL_TOKENS])
-    model = LlamaForCausalLM(configuration(recipe, tokenizer))
+    write_tokenizer = write_sentencepiece if recipe.sentencepiece else write_llama3
+    model = LlamaForCausalLM(configuration(recipe, *write_tokenizer(recipe, folder)))
     checkpoints.fill(model, recipe.seed)
     checkpoints.save(model, recipe, folder)
     if recipe.hub_config:
         checkpoints.llama_config_of_the_hub(folder / "config.json")
+
+
+def write_sentencepiece(recipe: Recipe, folder: Path) -> tuple[int, int, int]:
+    """Writes the tokenizer; its size and the ids of begin and end."""
+    sentencepiece_tokenizer.write(
+        folder, sentencepiece_tokenizer.build(recipe.merges),
+        {"legacy": recipe.legacy, "chat_template": TEMPLATES[recipe.sentencepiece]},
+        as_json=recipe.merges_as_text)
+    tokenizer = sentencepiece_tokenizer.load(folder)
+    return len(tokenizer), tokenizer.bos_token_id, tokenizer.eos_token_id
+
+
+def write_llama3(recipe: Recipe, folder: Path) -> tuple[int, int, int]:
+    """Writes the tokenizer; its size and the ids of begin and end."""
+    tokenizer = tokenizers_of_ours.build_llama3(recipe.merges)
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
+                                  for token in SPECIAL_TOKENS])
     settings = {
         "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
         "pad_token": "<|finetune_right_pad_id|>", "tokenizer_class": "PreTrainedTokenizerFast",
         "chat_template": "{{ '<|begin_of_text|>' }}" + (_SYSTEM if recipe.dated else "") + _TURNS,
     }
     tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text, settings)
+    ids = (tokenizer.token_to_id(token) for token in ("<|begin_of_text|>", "<|eot_id|>"))
+    return tokenizer.get_vocab_size(), *ids
 
 
 def image_processor(checkpoint: Path) -> None:

@@ -21,7 +21,7 @@ from transformers import PreTrainedTokenizerFast
 from transformers.image_utils import load_image
 
 from reference import (checkpoints, compare, four_bit, llama_classes_family, llama_family,
-                       mllama_family, qwen2_5_vl_family, qwen2_vl_family)
+                       mllama_family, qwen2_5_vl_family, qwen2_vl_family, sentencepiece_tokenizer)
 
 # By model_type; the last is llama again, with another task.
 FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family,
@@ -73,13 +73,18 @@ class Encoder:
     def __init__(self, checkpoint: Path):
         kind = json.loads((checkpoint / "config.json").read_text())["model_type"]
         self.family = FAMILIES[kind]
+        self.processor = self.family.image_processor(checkpoint)
+        if (checkpoint / "tokenizer.model").exists():
+            self.tokenizer = sentencepiece_tokenizer.load(checkpoint)
+            self.end_of_turn = self.tokenizer.eos_token
+            return
+        self.end_of_turn = self.family.END_OF_TURN
         # The Hub has a file of its own, `medvqa init` a key of the settings.
         files = [checkpoint / name for name in ("chat_template.json", "tokenizer_config.json")]
         settings = json.loads(next(file for file in files if file.exists()).read_text())
         self.tokenizer = PreTrainedTokenizerFast(
             tokenizer_file=str(checkpoint / "tokenizer.json"),
             chat_template=settings["chat_template"])
-        self.processor = self.family.image_processor(checkpoint)
 
     def encode(self, row: dict, images: Path) -> Sample:
         """One row {"image", "question", "answer"}: labels on the answer and its end token."""
@@ -94,8 +99,7 @@ class Encoder:
         text = render([user, answer], tokenize=False)
         assert text.startswith(prompt), "the prompt is not a prefix of the conversation"
         prompt, text = (self.family.expand(t, self.processor, tensors) for t in (prompt, text))
-        begin, end = len(prompt), text.rindex(self.family.END_OF_TURN)
-        end += len(self.family.END_OF_TURN)
+        begin, end = len(prompt), text.rindex(self.end_of_turn) + len(self.end_of_turn)
         encoding = self.tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
         ids = torch.tensor(encoding["input_ids"])
         inside = torch.tensor([begin <= a < b <= end for a, b in encoding["offset_mapping"]])

@@ -30,7 +30,7 @@ CHAT_TEMPLATE = (
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
-_CORPUS = """
+CORPUS = """
 Is there evidence of a pneumothorax in the left lung? No. What modality was used to take this
 image? CT with contrast. Are the costophrenic angles blunted? Yes, on the right side. Where is the
 lesion located? In the right upper lobe of the lung. Is the heart enlarged? The cardiac silhouette
@@ -68,7 +68,7 @@ def _train(tokenizer: Tokenizer, split: str, merges: int) -> None:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     trainer = trainers.BpeTrainer(vocab_size=256 + merges, initial_alphabet=alphabet,
                                   show_progress=False)
-    tokenizer.train_from_iterator(_CORPUS.strip().splitlines(), trainer)
+    tokenizer.train_from_iterator(CORPUS.strip().splitlines(), trainer)
 
 
 def save(tokenizer: Tokenizer, folder: Path, merges_as_text: bool,

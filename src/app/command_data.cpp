@@ -59,6 +59,7 @@ int command_data_synth(const std::vector<std::string>& arguments) {
       .add_option("--per-image", request.per_image,
                   "questions asked of one image, taken in turn; 0: all that apply")
       ->capture_default_str();
+  parser.add_flag("--text-only", request.text_only, "reports and questions, no pictures");
   std::vector<std::string> names;
   names.reserve(findings.size());
   for (const auto& f : findings) names.push_back(f.first);
@@ -77,8 +78,8 @@ int command_data_synth(const std::vector<std::string>& arguments) {
   request.questions = kinds.at(kind);
   request.format = formats.at(format);
   const data::SynthCounts counts = data::write_synthetic_dataset(request);
-  fmt::print("{}: {} images, {} training and {} held-out questions\n", out, counts.images,
-             counts.train, counts.validation);
+  fmt::print("{}: {} {}, {} training and {} held-out questions\n", out, counts.images,
+             request.text_only ? "reports" : "images", counts.train, counts.validation);
   return 0;
 }
 

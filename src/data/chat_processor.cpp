@@ -134,8 +134,8 @@ void check_vocabulary(const Tokenizer& tokenizer, const io::JsonObject& config, 
                       std::int64_t vocabulary) {
   if (tokenizer.vocab_size() <= rows) return;
   config.fail(
-      fmt::format("\"vocab_size\" is {}, but tokenizer.json has ids up to {}; take both "
-                  "files from the same model",
+      fmt::format("\"vocab_size\" is {}, but tokenizer.json or tokenizer.model has ids up to {}; "
+                  "take all files from the same model",
                   vocabulary, tokenizer.vocab_size() - 1));
 }
 

@@ -13,6 +13,8 @@
 namespace medvqa::data {
 namespace {
 
+using nlohmann::json;
+
 constexpr std::int32_t kNoToken = -1;
 constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 26;
 
@@ -30,9 +32,60 @@ bool is_dated(const std::filesystem::path& folder) {
   return false;
 }
 
+// How a conversation is written, and with which tokens around a turn.
+struct ChatForm {
+  RenderChat render = nullptr;
+  std::string begin_token, end_token;
+};
+
+// The text of a token, which may be an object with flags.
+std::string token_text(const json& settings, const char* key, const char* usual) {
+  const json value = settings.value(key, json(usual));
+  if (value.is_object()) return value.value("content", usual);
+  return value.is_string() ? value.get<std::string>() : usual;
+}
+
+// The template of a SentencePiece model: a file of its own, or the settings' (one, or a list of
+// named ones).
+std::string template_text(const std::filesystem::path& folder, const json& settings) {
+  const std::filesystem::path file = folder / "chat_template.jinja";
+  std::error_code error;
+  if (std::filesystem::exists(file, error)) {
+    return io::read_text_file(file, ExitCode::model, kMostBytes);
+  }
+  const json value = settings.value("chat_template", json());
+  if (value.is_string()) return value.get<std::string>();
+  for (const json& named : value.is_array() ? value : json::array()) {
+    if (named.is_object() && named.value("name", "") == "default") {
+      return named.value("template", "");
+    }
+  }
+  return {};
+}
+
+ChatForm sentencepiece_form(const std::filesystem::path& folder) {
+  const std::filesystem::path file = folder / "tokenizer_config.json";
+  std::error_code error;
+  json settings = json::object();
+  if (std::filesystem::exists(file, error)) settings = io::read_json_file(file, {ExitCode::model});
+  const std::string text = template_text(folder, settings);
+  const RenderChat render = recognise_chat_template(text);
+  if (render == nullptr) {
+    throw UserError(
+        ExitCode::model,
+        fmt::format("{}: chat_template: found {}, expected Llama 2's ([INST] ... [/INST]) or "
+                    "Zephyr's and TinyLlama's (<|user|> ... </s>); take a chat model of these, "
+                    "others are not built in",
+                    file.string(), text.empty() ? "none" : "one that is not known"));
+  }
+  return {render, token_text(settings, "bos_token", "<s>"),
+          token_text(settings, "eos_token", "</s>")};
+}
+
 class LlamaProcessor final : public ChatProcessor {
  public:
-  LlamaProcessor(Parts parts, bool dated) : ChatProcessor(std::move(parts)), dated_(dated) {}
+  LlamaProcessor(Parts parts, ChatForm form)
+      : ChatProcessor(std::move(parts)), form_(std::move(form)) {}
 
   using ChatProcessor::prepare;
   Example prepare(const Record& record, const std::string& answer) const override {
@@ -52,11 +105,14 @@ class LlamaProcessor final : public ChatProcessor {
   std::int64_t image_tokens(const PatchGrid&) const override { return 0; }
   RenderedChat render(const std::vector<ChatMessage>& messages,
                       const ChatOptions& options) const override {
-    return dated_ ? render_llama31(messages, options) : render_llama3(messages, options);
+    ChatOptions own = options;
+    own.begin_token = form_.begin_token;
+    own.end_token = form_.end_token;
+    return form_.render(messages, own);
   }
   std::vector<float> patches_of(const Image&) const override { return {}; }
 
-  bool dated_;
+  ChatForm form_;
 };
 
 }  // namespace
@@ -65,22 +121,29 @@ std::unique_ptr<Processor> make_llama_processor(const std::filesystem::path& mod
                                                 const nlohmann::json& config,
                                                 const ProcessorOptions& options) {
   const io::JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
-  Tokenizer tokenizer = load_tokenizer(model_folder);
+  const bool is_sentencepiece = Tokenizer::is_sentencepiece(model_folder);
+  Tokenizer tokenizer =
+      is_sentencepiece ? Tokenizer::load_sentencepiece(model_folder) : load_tokenizer(model_folder);
   const std::int64_t vocabulary = root.object("text_config").integer("vocab_size", 1);
   check_vocabulary(tokenizer, root, vocabulary, vocabulary);
+  if (is_sentencepiece) {
+    ChatForm form = sentencepiece_form(model_folder);
+    return std::make_unique<LlamaProcessor>(
+        ChatProcessor::Parts{std::move(tokenizer), options.prompt, {}, kNoToken}, std::move(form));
+  }
   for (const char* token :
        {"<|begin_of_text|>", "<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"}) {
     if (tokenizer.token_id(token)) continue;
     throw UserError(
         ExitCode::model,
-        fmt::format("{}: found no token {}, expected the tokenizer of Llama 3 or later; "
-                    "older Llamas are not built in",
+        fmt::format("{}: found no token {}, expected the tokenizer of Llama 3 or later, or a "
+                    "SentencePiece one as Llama 2's",
                     (model_folder / "tokenizer.json").string(), token));
   }
   std::vector<std::int32_t> unlabelled = llama3_vision_unlabelled_ids(tokenizer);
   return std::make_unique<LlamaProcessor>(
       ChatProcessor::Parts{std::move(tokenizer), options.prompt, std::move(unlabelled), kNoToken},
-      is_dated(model_folder));
+      ChatForm{is_dated(model_folder) ? render_llama31 : render_llama3, {}, {}});
 }
 
 }  // namespace medvqa::data

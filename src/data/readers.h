@@ -15,6 +15,8 @@ namespace medvqa::data {
 Records read_vqa_rad(const Source& source);
 // A JSON Lines file, or a folder with <split>.jsonl or dataset.jsonl.
 Records read_jsonl(const Source& source);
+// A CSV file, or a folder with <split>.csv or dataset.csv.
+Records read_csv(const Source& source);
 // A file dataset.json (a list or JSON Lines), or the folder with it.
 Records read_json(const Source& source);
 

@@ -22,10 +22,10 @@ struct Reader {
 };
 
 constexpr std::array kReaders = {Reader{"vqa-rad", read_vqa_rad}, Reader{"jsonl", read_jsonl},
-                                 Reader{"json", read_json}};
+                                 Reader{"json", read_json}, Reader{"csv", read_csv}};
 // Names the configuration reserves.
-constexpr std::array<std::string_view, 7> kPlanned = {"csv",   "medpix", "chestxray14", "mimic-cxr",
-                                                      "openi", "slake",  "shards"};
+constexpr std::array<std::string_view, 6> kPlanned = {"medpix", "chestxray14", "mimic-cxr",
+                                                      "openi",  "slake",       "shards"};
 
 [[noreturn]] void fail_format(const Source& source) {
   std::vector<std::string_view> known;

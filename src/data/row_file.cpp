@@ -16,19 +16,6 @@ using nlohmann::json;
 constexpr std::string_view kBlanks = " \t\r\n\v\f";
 constexpr std::string_view kByteOrderMark = "\xef\xbb\xbf";
 
-std::string read_file(const std::filesystem::path& path) {
-  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 32;
-  std::error_code error;
-  if (!std::filesystem::exists(path, error)) {
-    throw UserError(ExitCode::data, fmt::format("{}: found nothing, expected a data file; check "
-                                                "the path in the configuration",
-                                                path.string()));
-  }
-  std::string text = io::read_text_file(path, ExitCode::data, kMostBytes);
-  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
-  return text;
-}
-
 [[noreturn]] void fail_empty(const std::filesystem::path& path) {
   throw UserError(
       ExitCode::data,
@@ -58,7 +45,7 @@ void add_row(RowFile& file, bool keep_going, const Make& make) {
 }
 
 RowFile parse_lines(const std::filesystem::path& path, std::string_view text, bool keep_going) {
-  RowFile file{path, {}, {}};
+  RowFile file{path, {}, {}, "row"};
   std::int64_t number = 0;
   while (!text.empty()) {
     ++number;
@@ -78,17 +65,30 @@ RowFile parse_lines(const std::filesystem::path& path, std::string_view text, bo
 
 }  // namespace
 
+std::string read_data_file(const std::filesystem::path& path) {
+  constexpr std::uint64_t kMostBytes = std::uint64_t{1} << 32;
+  std::error_code error;
+  if (!std::filesystem::exists(path, error)) {
+    throw UserError(ExitCode::data, fmt::format("{}: found nothing, expected a data file; check "
+                                                "the path in the configuration",
+                                                path.string()));
+  }
+  std::string text = io::read_text_file(path, ExitCode::data, kMostBytes);
+  if (text.starts_with(kByteOrderMark)) text.erase(0, kByteOrderMark.size());
+  return text;
+}
+
 RowFile read_json_lines(const std::filesystem::path& path, bool keep_going) {
-  return parse_lines(path, read_file(path), keep_going);
+  return parse_lines(path, read_data_file(path), keep_going);
 }
 
 RowFile read_json_rows(const std::filesystem::path& path, bool keep_going) {
-  const std::string text = read_file(path);
+  const std::string text = read_data_file(path);
   const std::size_t first = text.find_first_not_of(kBlanks);
   if (first == std::string::npos) fail_empty(path);
   if (text[first] != '[') return parse_lines(path, text, keep_going);
   json list = io::parse_json(text, path.string(), {ExitCode::data});
-  RowFile file{path, {}, {}};
+  RowFile file{path, {}, {}, "row"};
   std::int64_t number = 0;
   for (json& value : list) {
     ++number;
@@ -99,7 +99,7 @@ RowFile read_json_rows(const std::filesystem::path& path, bool keep_going) {
 }
 
 std::string where(const RowFile& file, const Row& row) {
-  return fmt::format("{}, row {}", file.path.string(), row.number);
+  return fmt::format("{}, {} {}", file.path.string(), file.unit, row.number);
 }
 
 void fail_row(const RowFile& file, const Row& row, const std::string& column,

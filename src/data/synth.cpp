@@ -66,6 +66,12 @@ void write_image(const fs::path& file, const Image& image, ImageFormat format) {
 std::vector<std::vector<FindingBox>> draw_images(const SynthRequest& r,
                                                  const std::vector<SynthCase>& cases,
                                                  const fs::path& folder) {
+  std::error_code error;
+  fs::create_directory(folder / "images", error);
+  if (error) {
+    throw UserError(ExitCode::io, fmt::format("cannot make a folder in {}: {}", folder.string(),
+                                              error.message()));
+  }
   std::vector<std::vector<FindingBox>> boxes(cases.size());
   std::atomic<std::size_t> next{0};
   std::exception_ptr failure;
@@ -116,15 +122,16 @@ Json boxes_of(const Phantom& p, const std::vector<FindingBox>& boxes) {
 void append_records(const SynthRequest& r, std::size_t i, const SynthCase& c, const Json& boxes,
                     std::string& text) {
   for (const SynthQuestion& q : c.questions) {
-    const Json record{{"id", stem_of(i) + "-" + q.name},
-                      {"image", image_name(i, r.format).string()},
-                      {"question", q.question},
-                      {"answer", q.answer},
-                      {"split", c.is_validation ? "val" : "train"},
-                      {"label", labels_of(c.phantom)},
-                      {"report", report_of(c.phantom)},
-                      {"dictation", dictation_of(c.phantom, r.seed, i)},
-                      {"meta", Json{{"kind", q.closed ? "closed" : "open"}, {"boxes", boxes}}}};
+    Json record{{"id", stem_of(i) + "-" + q.name}};
+    if (!r.text_only) record["image"] = image_name(i, r.format).string();
+    record.update(Json{{"question", q.question},
+                       {"answer", q.answer},
+                       {"split", c.is_validation ? "val" : "train"},
+                       {"label", labels_of(c.phantom)},
+                       {"report", report_of(c.phantom)},
+                       {"dictation", dictation_of(c.phantom, r.seed, i)},
+                       {"meta", Json{{"kind", q.closed ? "closed" : "open"}}}});
+    if (!r.text_only) record["meta"]["boxes"] = boxes;
     text += (text.empty() ? "[\n" : ",\n") + record.dump();
   }
 }
@@ -135,13 +142,8 @@ SynthCounts write_synthetic_dataset(const SynthRequest& request) {
   check(request);
   const std::vector<SynthCase> cases = plan_cases(request);
   io::AtomicFolder folder(request.out);
-  std::error_code error;
-  fs::create_directory(folder.aside() / "images", error);
-  if (error) {
-    throw UserError(ExitCode::io, fmt::format("cannot make a folder in {}: {}",
-                                              folder.aside().string(), error.message()));
-  }
-  const auto boxes = draw_images(request, cases, folder.aside());
+  std::vector<std::vector<FindingBox>> boxes(cases.size());
+  if (!request.text_only) boxes = draw_images(request, cases, folder.aside());
   SynthCounts counts;
   std::string text;
   for (std::size_t i = 0; i < cases.size(); ++i) {

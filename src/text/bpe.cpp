@@ -3,6 +3,8 @@
 #include <queue>
 #include <utility>
 
+#include "src/text/utf8.h"
+
 namespace medvqa::text_detail {
 namespace {
 
@@ -32,14 +34,38 @@ struct Candidate {
 
 Bpe::Bpe(BpeTables tables) : tables_(std::move(tables)) {}
 
-std::vector<std::int32_t> Bpe::merge(std::string_view word) const {
-  const auto size = static_cast<std::int32_t>(word.size());
-  std::vector<Part> parts;
-  parts.reserve(word.size());
-  for (std::int32_t i = 0; i < size; ++i) {
-    const auto byte = static_cast<std::uint8_t>(word[static_cast<std::size_t>(i)]);
-    parts.push_back({tables_.byte_ids[byte], i - 1, i + 1 < size ? i + 1 : -1});
+// What a word starts as. The text is valid UTF-8.
+std::vector<std::int32_t> Bpe::symbols(std::string_view word) const {
+  std::vector<std::int32_t> ids;
+  ids.reserve(word.size());
+  const auto add_bytes = [&](std::string_view bytes) {
+    for (const char byte : bytes) ids.push_back(tables_.byte_ids[static_cast<std::uint8_t>(byte)]);
+  };
+  if (tables_.characters.empty()) {
+    add_bytes(word);
+    return ids;
   }
+  for (std::size_t i = 0; i < word.size();) {
+    const std::string_view character = word.substr(i, decode_at(word, i).bytes);
+    const auto known = tables_.characters.find(std::string(character));
+    if (known != tables_.characters.end()) {
+      ids.push_back(known->second);
+    } else {
+      add_bytes(character);
+    }
+    i += character.size();
+  }
+  return ids;
+}
+
+std::vector<std::int32_t> Bpe::merge(std::string_view word) const {
+  std::vector<Part> parts;
+  for (const std::int32_t id : symbols(word)) {
+    const auto at = static_cast<std::int32_t>(parts.size());
+    parts.push_back({id, at - 1, at + 1});
+  }
+  if (!parts.empty()) parts.back().next = -1;
+  const auto size = static_cast<std::int32_t>(parts.size());
   const auto part = [&parts](std::int32_t i) -> Part& {
     return parts[static_cast<std::size_t>(i)];
   };

@@ -1,5 +1,6 @@
-// Byte-level byte-pair encoding (Sennrich et al. 2016, as in GPT-2): a word starts as its bytes and
-// the neighbours with the lowest merge rank, leftmost first, are joined until none is left.
+// Byte-pair encoding (Sennrich et al. 2016): a word starts as its bytes (as in GPT-2), or as its
+// characters with bytes for those the vocabulary lacks (as in SentencePiece), and the neighbours
+// with the lowest merge rank, leftmost first, are joined until none is left.
 #pragma once
 
 #include <array>
@@ -21,6 +22,7 @@ struct Merge {
 // The vocabulary and merges of the file, as ids.
 struct BpeTables {
   std::array<std::int32_t, 256> byte_ids{};
+  std::unordered_map<std::string, std::int32_t> characters;   // empty: a word starts as bytes
   std::unordered_map<std::uint64_t, Merge> merges;            // pair_key -> merge
   std::unordered_map<std::string, std::int32_t> whole_words;  // filled for ignore_merges only
   std::vector<std::uint32_t> token_bytes;                     // length of every token, by id
@@ -43,6 +45,7 @@ class Bpe {
   }
 
  private:
+  std::vector<std::int32_t> symbols(std::string_view word) const;
   std::vector<std::int32_t> merge(std::string_view word) const;
 
   BpeTables tables_;

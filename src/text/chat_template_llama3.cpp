@@ -5,8 +5,7 @@
 
 #include "medvqa/core/error.h"
 #include "medvqa/text/chat_template.h"
-#include "src/text/split_regex.h"
-#include "src/text/utf8.h"
+#include "src/text/chat_content.h"
 
 namespace medvqa {
 namespace {
@@ -55,36 +54,8 @@ std::string dated_system(const ChatOptions& options, std::string_view text) {
                      header("system"), options.date, text, kEnd);
 }
 
-// Python's strip(): the separators U+001C to U+001F are white space to it.
-bool is_blank(char32_t c) {
-  return text_detail::is_space_character(c) || (c >= 0x1c && c <= 0x1f);
-}
-
-std::string_view trimmed(std::string_view text) {
-  std::size_t begin = 0;
-  while (begin < text.size()) {
-    const text_detail::CodePoint next = text_detail::decode_at(text, begin);
-    if (!next.valid || !is_blank(next.value)) break;
-    begin += next.bytes;
-  }
-  text.remove_prefix(begin);
-  while (!text.empty()) {
-    const std::size_t last = text_detail::previous_boundary(text, text.size());
-    const text_detail::CodePoint c = text_detail::decode_at(text, last);
-    const bool whole = c.valid && last + c.bytes == text.size();
-    if (!whole || !is_blank(c.value)) break;
-    text = text.substr(0, last);
-  }
-  return text;
-}
-
 std::string trimmed_content(const ChatMessage& message) {
-  std::string content;
-  for (const ContentPart& part : message.content) {
-    MEDVQA_CHECK(part.kind == ContentPart::Kind::text, "a text model's messages are text");
-    content += part.text;
-  }
-  return std::string(trimmed(content));
+  return std::string(text_detail::trimmed(text_detail::plain_content(message)));
 }
 
 RenderedChat render_text(const std::vector<ChatMessage>& messages, const ChatOptions& options,

@@ -8,6 +8,7 @@
 #include "medvqa/core/error.h"
 #include "src/text/byte_alphabet.h"
 #include "src/text/nfc.h"
+#include "src/text/sentencepiece_file.h"
 #include "src/text/tokenizer_file.h"
 #include "src/text/utf8.h"
 
@@ -22,11 +23,14 @@ using text_detail::Section;
 struct Tokenizer::State {
   explicit State(text_detail::TokenizerParts parts);
 
+  void add_tokens(const MappedText& mapped, Span word, std::size_t base, Encoding& out) const;
   void encode_words(const MappedText& mapped, Span span, std::size_t base, Encoding& out) const;
+  void encode_spelled(std::string_view text, std::size_t base, Encoding& out) const;
   void encode_text(std::string_view text, std::size_t base, Encoding& out) const;
 
   bool nfc;
   std::vector<text_detail::SplitRegex> splits;
+  std::optional<text_detail::Metaspace> spaces;
   Bpe bpe;
   std::vector<std::string> tokens;
   std::unordered_map<std::string, std::int32_t> ids;
@@ -39,6 +43,7 @@ struct Tokenizer::State {
 Tokenizer::State::State(text_detail::TokenizerParts parts)
     : nfc(parts.nfc),
       splits(std::move(parts.splits)),
+      spaces(parts.spaces),
       bpe(std::move(parts.bpe)),
       tokens(std::move(parts.tokens)),
       ids(std::move(parts.ids)),
@@ -55,7 +60,21 @@ Tokenizer::State::State(text_detail::TokenizerParts parts)
   }
 }
 
-// Words of mapped.text within `span`; `base` is where the mapped stretch begins in the original.
+// The tokens of one word of mapped.text; `base` is where the mapped stretch begins in the original.
+void Tokenizer::State::add_tokens(const MappedText& mapped, Span word, std::size_t base,
+                                  Encoding& out) const {
+  const std::size_t first = out.ids.size();
+  bpe.encode(std::string_view(mapped.text).substr(word.begin, word.end - word.begin), out.ids);
+  std::size_t begin = word.begin;
+  for (std::size_t i = first; i < out.ids.size(); ++i) {
+    const std::size_t end = begin + bpe.bytes_of(out.ids[i]);
+    const Span origin = mapped.origin_of(begin, end);
+    out.offsets.push_back({base + origin.begin, base + origin.end});
+    begin = end;
+  }
+}
+
+// Words of mapped.text within `span`.
 void Tokenizer::State::encode_words(const MappedText& mapped, Span span, std::size_t base,
                                     Encoding& out) const {
   std::vector<Span> words{span};
@@ -70,17 +89,14 @@ void Tokenizer::State::encode_words(const MappedText& mapped, Span span, std::si
     }
     words = std::move(finer);
   }
-  for (const Span& word : words) {
-    const std::size_t first = out.ids.size();
-    bpe.encode(std::string_view(mapped.text).substr(word.begin, word.end - word.begin), out.ids);
-    std::size_t begin = word.begin;
-    for (std::size_t i = first; i < out.ids.size(); ++i) {
-      const std::size_t end = begin + bpe.bytes_of(out.ids[i]);
-      const Span origin = mapped.origin_of(begin, end);
-      out.offsets.push_back({base + origin.begin, base + origin.end});
-      begin = end;
-    }
-  }
+  for (const Span& word : words) add_tokens(mapped, word, base, out);
+}
+
+// A stretch of the original that is one word, its spaces written as marks.
+void Tokenizer::State::encode_spelled(std::string_view text, std::size_t base,
+                                      Encoding& out) const {
+  const MappedText mapped = text_detail::spelled_with_marks(text, base, *spaces);
+  add_tokens(mapped, {0, mapped.text.size()}, base, out);
 }
 
 // A stretch of the original without raw added tokens.
@@ -91,6 +107,10 @@ void Tokenizer::State::encode_text(std::string_view text, std::size_t base, Enco
       const Span origin = mapped.origin_of(section.span.begin, section.span.end);
       out.ids.push_back(*section.id);
       out.offsets.push_back({base + origin.begin, base + origin.end});
+    } else if (spaces) {
+      encode_spelled(std::string_view(mapped.text)
+                         .substr(section.span.begin, section.span.end - section.span.begin),
+                     base + section.span.begin, out);
     } else {
       encode_words(mapped, section.span, base, out);
     }
@@ -104,6 +124,14 @@ Tokenizer& Tokenizer::operator=(Tokenizer&&) noexcept = default;
 
 Tokenizer Tokenizer::load(const std::filesystem::path& tokenizer_json) {
   return Tokenizer(std::make_unique<const State>(text_detail::read_tokenizer_file(tokenizer_json)));
+}
+
+bool Tokenizer::is_sentencepiece(const std::filesystem::path& folder) {
+  return text_detail::is_sentencepiece_folder(folder);
+}
+
+Tokenizer Tokenizer::load_sentencepiece(const std::filesystem::path& folder) {
+  return Tokenizer(std::make_unique<const State>(text_detail::read_sentencepiece_folder(folder)));
 }
 
 Encoding Tokenizer::encode(std::string_view utf8) const {
@@ -133,12 +161,16 @@ SpecialTokens Tokenizer::special_tokens() const {
 }
 
 std::string Tokenizer::decode(std::span<const std::int32_t> ids, bool skip_special) const {
-  std::string bytes;
+  std::vector<std::string_view> tokens;
   for (const std::int32_t id : ids) {
     if (id < 0 || static_cast<std::size_t>(id) >= state_->tokens.size()) continue;
     if (skip_special && state_->special.count(id) != 0) continue;
-    const std::string& token = state_->tokens[static_cast<std::size_t>(id)];
-    bytes += text_detail::letters_to_bytes(token).value_or(token);
+    tokens.push_back(state_->tokens[static_cast<std::size_t>(id)]);
+  }
+  if (state_->spaces) return text_detail::read_pieces(tokens, *state_->spaces);
+  std::string bytes;
+  for (const std::string_view token : tokens) {
+    bytes += text_detail::letters_to_bytes(token).value_or(std::string(token));
   }
   return text_detail::replace_invalid(bytes);
 }

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <set>
 
 #include "medvqa/io/json.h"
 #include "medvqa/train/config_table.h"
@@ -175,17 +176,33 @@ std::optional<T> maybe(const json& v) {
   return v.is_null() ? std::nullopt : std::optional<T>(v.get<T>());
 }
 
+// A quote or a line break would take a cell apart.
+char delimiter_of(const json& source) {
+  const std::string text = source.value("delimiter", ",");
+  const bool is_csv = source.at("format") == "csv";
+  if (is_csv && text.size() == 1 && text.find_first_of("\"\r\n") == std::string::npos) {
+    return text[0];
+  }
+  if (!is_csv && !source.contains("delimiter")) return ',';
+  throw UserError(ExitCode::config,
+                  fmt::format("data source: delimiter is {} with format {}, expected one character "
+                              "such as \";\" or \"\\t\", with format csv alone",
+                              source.at("delimiter").dump(), source.at("format").dump()));
+}
+
 std::vector<data::Source> sources(const json& list) {
+  static const std::set<std::string> known = {"format", "path", "split", "delimiter"};
   std::vector<data::Source> out;
   for (const json& s : list) {
     for (const auto& item : s.items()) {
-      if (item.key() != "format" && item.key() != "path" && item.key() != "split") {
-        throw UserError(ExitCode::config, fmt::format("data source: unknown key {}, expected "
-                                                      "format, path or split",
-                                                      item.key()));
-      }
+      if (known.contains(item.key())) continue;
+      throw UserError(ExitCode::config,
+                      fmt::format("data source: unknown key {}, expected format, path, split or "
+                                  "delimiter",
+                                  item.key()));
     }
-    out.push_back({s.at("format"), s.at("path").get<std::string>(), s.value("split", "")});
+    out.push_back(
+        {s.at("format"), s.at("path").get<std::string>(), s.value("split", ""), delimiter_of(s)});
   }
   return out;
 }

@@ -20,13 +20,15 @@ json limit(double value) {
 
 json source_list() {
   const json text{{"type", "string"}};
-  json source{{"type", "object"},
-              {"additionalProperties", false},
-              {"required", json::array({"format", "path"})},
-              {"properties", {{"format", text}, {"path", text}, {"split", text}}}};
-  source["properties"]["format"]["examples"] = {"vqa-rad", "jsonl", "json"};
+  json source{
+      {"type", "object"},
+      {"additionalProperties", false},
+      {"required", json::array({"format", "path"})},
+      {"properties", {{"format", text}, {"path", text}, {"split", text}, {"delimiter", text}}}};
+  source["properties"]["format"]["examples"] = {"vqa-rad", "jsonl", "json", "csv"};
   source["properties"]["path"]["description"] = "a file or folder, against this file's folder";
   source["properties"]["split"]["description"] = "train, val or test; without it every row";
+  source["properties"]["delimiter"]["description"] = "of a csv file, one character; without it ,";
   return {{"type", "array"}, {"minItems", 1}, {"items", source}};
 }
 

@@ -175,12 +175,33 @@ json mllama(const MllamaShape& s, const json& text_ids) {
              {{1, 1}, {1, 2}, {1, 3}, {1, 4}, {2, 1}, {2, 2}, {3, 1}, {4, 1}}}}}};
 }
 
+// Llama 3.2 Vision as published for instructions: every fifth layer attends to the pictures.
+json llama32_vision(int channels, int feed_forward, int heads, int layers) {
+  std::vector<int> cross_layers;
+  for (int i = 3; i < layers; i += 5) cross_layers.push_back(i);
+  return mllama({channels,
+                 feed_forward,
+                 heads,
+                 8,
+                 128256,
+                 layers,
+                 cross_layers,
+                 1280,
+                 5120,
+                 16,
+                 32,
+                 8,
+                 560,
+                 {3, 7, 15, 23, 30}},
+                {{"bos_token_id", 128000}, {"eos_token_id", 128001}, {"pad_token_id", 128004}});
+}
+
 }  // namespace
 
 std::vector<std::string> preset_names() {
-  return {"tiny-qwen2-vl",      "smoke-qwen2-vl", "qwen2-vl-2b",   "qwen2-vl-7b",
-          "tiny-qwen2-5-vl",    "qwen2-5-vl-3b",  "qwen2-5-vl-7b", "tiny-mllama",
-          "llama32-11b-vision", "tiny-llama",     "llama3-8b"};
+  return {"tiny-qwen2-vl",      "smoke-qwen2-vl",     "qwen2-vl-2b",   "qwen2-vl-7b",
+          "tiny-qwen2-5-vl",    "qwen2-5-vl-3b",      "qwen2-5-vl-7b", "tiny-mllama",
+          "llama32-11b-vision", "llama32-90b-vision", "tiny-llama",    "llama3-8b"};
 }
 
 json preset_config(const std::string& name) {
@@ -217,22 +238,9 @@ json preset_config(const std::string& name) {
                   {{"bos_token_id", 256}, {"eos_token_id", 257}, {"pad_token_id", 258}});
   }
   if (name == "llama32-11b-vision") {
-    return mllama({4096,
-                   14336,
-                   32,
-                   8,
-                   128256,
-                   40,
-                   {3, 8, 13, 18, 23, 28, 33, 38},
-                   1280,
-                   5120,
-                   16,
-                   32,
-                   8,
-                   560,
-                   {3, 7, 15, 23, 30}},
-                  {{"bos_token_id", 128000}, {"eos_token_id", 128001}, {"pad_token_id", 128004}});
+    return llama32_vision(4096, 14336, 32, 40);
   }
+  if (name == "llama32-90b-vision") return llama32_vision(8192, 28672, 64, 100);
   if (name == "tiny-llama") {
     return llama({128, 384, 4, 4, 2, 272}, {{"bos_token_id", 256}, {"eos_token_id", 257}});
   }

@@ -216,14 +216,17 @@ void write_text_files(const RandomCheckpoint& request, json config, io::AtomicFo
     write_processor(config, folder);
     return;
   }
-  if (!fs::exists(*request.tokenizer / "tokenizer.json")) {
+  if (!fs::exists(*request.tokenizer / "tokenizer.json") &&
+      !fs::exists(*request.tokenizer / "tokenizer.model")) {
     throw UserError(ExitCode::model,
-                    fmt::format("--tokenizer {}: no tokenizer.json in it; name a model folder that "
-                                "has one",
+                    fmt::format("--tokenizer {}: no tokenizer.json and no tokenizer.model in it; "
+                                "name a model folder that has one",
                                 request.tokenizer->string()));
   }
-  for (const char* name : {"tokenizer.json", "tokenizer_config.json", "preprocessor_config.json",
-                           "chat_template.json", "vocab.json", "merges.txt"}) {
+  for (const char* name :
+       {"tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json",
+        "preprocessor_config.json", "chat_template.json", "chat_template.jinja", "vocab.json",
+        "merges.txt"}) {
     if (fs::exists(*request.tokenizer / name)) folder.copy_in(*request.tokenizer / name);
   }
   if (!fs::exists(*request.tokenizer / "preprocessor_config.json")) {

@@ -31,6 +31,15 @@ def rows(name: str, text: bytes, *culprit: str) -> Kind:
     return Kind(name, 4, culprit, lambda medvqa: train(dataset(medvqa, text)))
 
 
+def csv_rows(name: str, text: bytes, *culprit: str, **source) -> Kind:
+    """A CSV file of just these bytes."""
+    def prepare(medvqa: Medvqa):
+        path = medvqa.scratch / "data.csv"
+        path.write_bytes(text)
+        return train(medvqa.config(data__train=[{"format": "csv", "path": str(path)} | source]))
+    return Kind(name, 3 if source else 4, culprit, prepare)
+
+
 def image(name: str, make, *culprit: str, flags: tuple = ()) -> Kind:
     """A row whose image is what `make` returns."""
     def prepare(medvqa: Medvqa):
@@ -116,6 +125,16 @@ DATA = [
     row("an image that is a folder", {"image": "/"}, "row 2"),
     row("an image that is a number", {"image": 5}, "row 2", "image"),
     row("a placeholder in a question", {"question": "Is <|image_pad|> it?"}, "<|image_pad|>"),
+    csv_rows("an empty CSV file", b"", "data.csv"),
+    csv_rows("a CSV file of a header alone", b"question,answer\n", "data.csv"),
+    csv_rows("a CSV file with a column twice", b"question,question\nq,a", "line 1", "twice"),
+    csv_rows("a CSV file without answers", b"question,reply\nq,a", "line 2", "answer"),
+    csv_rows("a CSV row that is too short", b"question,answer\nq,a\nq\n", "line 3", "1 cells"),
+    csv_rows("a CSV row with an empty answer", b'question,answer\n"q\nr",a\nq,\n', "line 4"),
+    csv_rows("a CSV row that is not UTF-8", b"question,answer\nq,\xe4\n", "line 2", "UTF-8"),
+    csv_rows("a CSV quote that is never closed", b'question,answer\nq,"a\nq,a\n', "line 2"),
+    csv_rows("a delimiter of two characters", b"question,answer\nq,a", "delimiter",
+             delimiter="::"),
     image("an empty image", lambda: b""),
     image("an image that is text", lambda: b"no picture"),
     image("a picture of another kind", lambda: b"GIF89a" + bytes(50)),

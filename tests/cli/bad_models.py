@@ -19,6 +19,21 @@ def model(name: str, damage, *culprit: str) -> Kind:
     return Kind(name, 5, culprit, prepare)
 
 
+def sentencepiece(name: str, damage, *culprit: str) -> Kind:
+    """A random llama with a SentencePiece tokenizer after `damage(folder)`."""
+    def prepare(medvqa: Medvqa):
+        folder, files = medvqa.scratch / "model", FIXTURE.parent / "text/sentencepiece"
+        succeeds(medvqa.run("init", "--preset", "tiny-llama", "--out", folder))
+        (folder / "tokenizer.json").unlink()
+        shutil.copy(files / "tokenizer.model", folder)
+        config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+        config["vocab_size"] = 640
+        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+        damage(folder)
+        return train(medvqa.config(model__path=str(folder), task="text", lora__init_from=None))
+    return Kind(name, 5, culprit, prepare)
+
+
 def adapter(name: str, damage, *culprit: str) -> Kind:
     """A copy of the fixture's adapter after `damage(folder)`."""
     def prepare(medvqa: Medvqa):
@@ -193,6 +208,14 @@ MODELS = [
     model("a tensor's name twice", header(twice), WEIGHTS),
     model("an unknown type of values", header(another_type), WEIGHTS, "F7"),
     model("a config.json cut short", cut("config.json", 40), "config.json"),
+    sentencepiece("a tokenizer.model that is none", text("tokenizer.model", "no model"),
+                  "tokenizer.model"),
+    sentencepiece("a tokenizer.model cut short", cut("tokenizer.model", 2000), "tokenizer.model"),
+    sentencepiece("a SentencePiece model without a chat template",
+                  text("tokenizer_config.json", "{}"), "chat_template", "Llama 2", "TinyLlama"),
+    sentencepiece("a chat template nobody knows",
+                  text("tokenizer_config.json", '{"chat_template": "{{ messages }}"}'),
+                  "chat_template"),
     model("an unknown family", values("config.json", model_type="llama_9"), "llama_9"),
     model("more layers than weights", values("config.json", num_hidden_layers=3), "layers.2"),
     model("a negative width", values("config.json", hidden_size=-48), "-48"),

@@ -15,6 +15,7 @@ import cases_front_door
 import cases_interface
 import cases_models
 import cases_runs
+import cases_smoke
 from program import ROOT, run_cases
 
 
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--only", default="", help="cases whose name contains this")
     arguments = parser.parse_args()
     cases = [function for module in (
-        cases_interface, cases_front_door, cases_errors, cases_models, cases_runs,
+        cases_interface, cases_front_door, cases_errors, cases_models, cases_runs, cases_smoke,
         cases_classification)
              for name, function in vars(module).items() if name.startswith("case_")]
     return run_cases(cases, arguments.medvqa, arguments.only)

@@ -92,5 +92,49 @@ TEST_F(LlamaProcessorTest, WrongTokenizersAreNamed) {
   expect_user_error(ExitCode::model, {"tokenizer.json", "<|eot_id|>"}, [&] { make(); });
 }
 
+// A folder as Llama 2's and TinyLlama's: tokenizer.model and settings with a template.
+class SentencePieceProcessorTest : public ::testing::Test {
+ protected:
+  SentencePieceProcessorTest() {
+    fs::copy(fs::path(MEDVQA_FIXTURES) / "text/sentencepiece/tokenizer.model", folder_.path());
+    std::ifstream file(fs::path(MEDVQA_FIXTURES) / "text/sentencepiece/templates.json");
+    templates_ = json::parse(file);
+    config_ = {{"model_type", "llama"}, {"text_config", {{"vocab_size", 640}}}};
+  }
+  std::unique_ptr<Processor> make(const json& settings) {
+    folder_.write("tokenizer_config.json", settings.dump());
+    return make_processor(folder_.path(), config_, {});
+  }
+  TempFolder folder_;
+  json templates_, config_;
+};
+
+TEST_F(SentencePieceProcessorTest, TheTemplateIsRecognised) {
+  const Record record = make_record("r", "", "What is it?", "A film");
+  const auto llama2 = make({{"chat_template", templates_.at("llama2")}, {"legacy", true}});
+  EXPECT_EQ(llama2->describe(llama2->prepare(record)),
+            "<s> [INST] What is it? [/INST][[A film </s>]]");
+  const auto named = make({{"chat_template",
+                            {{{"name", "default"}, {"template", templates_.at("zephyr")}},
+                             {{"name", "tools"}, {"template", "x"}}}}});
+  const Example example = named->prepare(record);
+  EXPECT_EQ(named->describe(example), "<|user|>\nWhat is it?</s>\n<|assistant|>\n[[A film</s>]]\n");
+  EXPECT_EQ(example.labels.back(), kNoLabel);
+  folder_.write("chat_template.jinja", templates_.at("llama2").get<std::string>());
+  const auto file = make({{"chat_template", templates_.at("zephyr")}});
+  EXPECT_NE(file->describe(file->prepare(record)).find("[INST]"), std::string::npos);
+}
+
+TEST_F(SentencePieceProcessorTest, OtherTemplatesAreRefused) {
+  for (const json& settings : {json::object(), json{{"chat_template", "{{ messages }}"}}}) {
+    expect_user_error(ExitCode::model, {"tokenizer_config.json", "chat_template", "TinyLlama"},
+                      [&] { make(settings); });
+  }
+  config_["text_config"]["vocab_size"] = 600;
+  expect_user_error(ExitCode::model, {"\"vocab_size\" is 600", "639"}, [&] {
+    make({{"chat_template", templates_.at("zephyr")}});
+  });
+}
+
 }  // namespace
 }  // namespace medvqa::data

@@ -98,6 +98,21 @@ class SynthData : public ::testing::Test {
   SynthCounts counts_;
 };
 
+TEST_F(SynthData, OfTextAloneHasTheSameQuestions) {
+  SynthRequest r = request("pictures");
+  json pictures = dataset(r);
+  r.out = folder_.path() / "text";
+  r.text_only = true;
+  EXPECT_EQ(counts_.images, 40);
+  const json text = dataset(r);
+  EXPECT_FALSE(std::filesystem::exists(r.out / "images"));
+  for (json& row : pictures) {
+    row.erase("image");
+    row["meta"].erase("boxes");
+  }
+  EXPECT_EQ(text, pictures);
+}
+
 using Tally = std::map<std::string, std::map<std::string, int>>;
 
 // Per split and question, how often each answer is right.

@@ -1,7 +1,8 @@
 // Runs the tokenizer and the image processor over what comes on standard input, one JSON value a
 // line, for scripts/parity_inputs.py.
 //
-//   tokenize TOKENIZER.JSON   lines: a string          -> {"ids": [...], "offsets": [[b, e], ...]}
+//   tokenize TOKENIZER.JSON   lines: a string          -> {"ids": [...], "offsets": [[b, e], ...],
+//                             "text": decoded}; a folder instead: its SentencePiece tokenizer
 //   images MAX_PIXELS         lines: a path            -> {"size": [w, h], "resized": [w, h],
 //                             "grid": [t, h, w]} and, raw, decoded u8, resized u8 and patches f32;
 //                             or {"error": "..."} alone
@@ -11,6 +12,7 @@
 //   resize FILTER             lines: [path, w, h]      -> {"size": [w, h]} and, raw, resized u8
 #include <cstdio>
 #include <exception>
+#include <filesystem>
 #include <iostream>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -36,12 +38,16 @@ void put_raw(const std::vector<T>& values) {
 }
 
 void tokenize(const std::string& path) {
-  const medvqa::Tokenizer tokenizer = medvqa::Tokenizer::load(path);
+  const medvqa::Tokenizer tokenizer = std::filesystem::is_directory(path)
+                                          ? medvqa::Tokenizer::load_sentencepiece(path)
+                                          : medvqa::Tokenizer::load(path);
   for (std::string line; std::getline(std::cin, line);) {
     const medvqa::Encoding encoding = tokenizer.encode(json::parse(line).get<std::string>());
     json offsets = json::array();
     for (const medvqa::Span& span : encoding.offsets) offsets.push_back({span.begin, span.end});
-    put_line({{"ids", encoding.ids}, {"offsets", std::move(offsets)}});
+    put_line({{"ids", encoding.ids},
+              {"offsets", std::move(offsets)},
+              {"text", tokenizer.decode(encoding.ids, /*skip_special=*/false)}});
   }
 }
 

@@ -52,11 +52,16 @@ TEST(MllamaConfig, ParametersOfTheReleasedModels) {
   EXPECT_EQ(eleven.tensors, 906u);
   // Tiles of 448 pixels: 576 positions less, for themselves and for 9 x 4 tiles each.
   const ModelSize base = size_of_model(released_config(false, 448), false);
+  EXPECT_EQ(base.frozen, 10642941475);
   EXPECT_EQ(eleven.frozen - base.frozen, 576 * 1280 * 37);
   EXPECT_EQ(base.trainable, 67174400);
+  EXPECT_EQ(base.tensors, 906u);
+  // 100 layers, every fifth of them a cross layer.
   const ModelSize ninety = size_of_model(released_config(true), false);
-  EXPECT_GT(ninety.frozen, 88'000'000'000);
-  EXPECT_LT(ninety.frozen, 89'000'000'000);
+  EXPECT_EQ(ninety.frozen, 88593355323);
+  EXPECT_EQ(ninety.trainable, 273612800);
+  EXPECT_EQ(ninety.tensors, 1494u);
+  EXPECT_EQ(size_of_model(released_config(true, 448), false).frozen, 88566075963);
 }
 
 TEST(MllamaConfig, ReadsWhatItSays) {

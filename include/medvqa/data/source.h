@@ -12,9 +12,10 @@ namespace medvqa::data {
 
 // One entry of data.train or data.validation.
 struct Source {
-  std::string format;  // "vqa-rad", "json", "jsonl"
+  std::string format;  // "vqa-rad", "json", "jsonl", "csv"
   std::filesystem::path path;
-  std::string split;  // empty: every record
+  std::string split;     // empty: every record
+  char delimiter = ',';  // of a CSV file
   // A bad row does not end the reading but goes to Records::bad.
   bool keep_going = false;
   // Rows of texts with a class: they need no question and no answer, and the image they name is a

@@ -22,10 +22,12 @@ struct SynthRequest {
   QuestionKind questions = QuestionKind::all;
   std::vector<Finding> findings{kFindings.begin(), kFindings.end()};  // drawn and asked about
   std::int64_t per_image = 0;  // questions asked of one image, taken in turn; 0: all that apply
+  bool text_only = false;      // no pictures: the report is all there is to read
 };
 
 struct SynthCounts {
-  std::int64_t images = 0, train = 0, validation = 0;  // the last two count questions
+  std::int64_t images = 0;                 // with text_only: reports
+  std::int64_t train = 0, validation = 0;  // questions
 };
 
 // Writes images/ and dataset.json, whole or not at all. In each split every closed question has

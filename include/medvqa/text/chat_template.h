@@ -34,6 +34,8 @@ struct ChatOptions {
   std::vector<std::int64_t> image_tokens;
   // Llama 3.2 names today's date to a model without pictures. Fixed, so that runs repeat.
   std::string date = "26 Jul 2024";
+  // The tokens around a turn, where a template takes them from tokenizer_config.json.
+  std::string begin_token = "<s>", end_token = "</s>";
 };
 
 struct RenderedChat {
@@ -73,6 +75,17 @@ RenderedChat render_llama3(const std::vector<ChatMessage>& messages, const ChatO
 // From 3.1 on: the system's message always comes first and opens with the knowledge cut-off and the
 // date.
 RenderedChat render_llama31(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+
+// Llama 2's chat models: {begin}[INST] {question} [/INST] {answer} {end} for every exchange, all
+// stripped of white space at both ends; the system's text opens the first question between <<SYS>>
+// and <</SYS>>. The space before an answer belongs to it: the question ends without one.
+RenderedChat render_llama2(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+// Zephyr and TinyLlama's chat models: <|{role}|>\n{content}{end}\n for every message.
+RenderedChat render_zephyr(const std::vector<ChatMessage>& messages, const ChatOptions& options);
+
+// Which of the two a template in Jinja's language is, told by all that it writes; null for others.
+using RenderChat = RenderedChat (*)(const std::vector<ChatMessage>&, const ChatOptions&);
+RenderChat recognise_chat_template(std::string_view jinja);
 
 // The tokens no loss is taken on: padding and <|image|>, which the head has no row for.
 std::vector<std::int32_t> llama3_vision_unlabelled_ids(const Tokenizer& tokenizer);

@@ -1,9 +1,17 @@
-// Byte-level BPE from a Hugging Face tokenizer.json, equal to `tokenizers` 0.23.3 token for token.
+// Byte-level BPE from a Hugging Face tokenizer.json, and the tokenizers of Llama 2 and its kin from
+// the files that LlamaTokenizer reads, equal to `tokenizers` 0.23.3 and transformers 5.17 token for
+// token.
 //
-// Read: added tokens with all their flags; normalizer null, NFC, or a Sequence of those;
-// pre_tokenizer ByteLevel (use_regex true: GPT-2's expression), or a Sequence of Split(Regex,
-// Isolated) and ByteLevel (add_prefix_space false); model BPE with merges in either spelling and
-// ignore_merges; decoder ByteLevel. Anything else in these places is an error, not a guess.
+// Read of tokenizer.json: added tokens with all their flags; normalizer null, NFC, or a Sequence of
+// those; pre_tokenizer ByteLevel (use_regex true: GPT-2's expression), or a Sequence of
+// Split(Regex, Isolated) and ByteLevel (add_prefix_space false); model BPE with merges in either
+// spelling and ignore_merges; decoder ByteLevel. Anything else in these places is an error, not a
+// guess. Read of a SentencePiece folder: tokenizer_config.json with added_tokens_decoder, the named
+// and further special tokens, legacy and add_prefix_space; vocabulary and merges of tokenizer.json
+// if it is there, else those that transformers makes of tokenizer.model, in the order of ids
+// whatever the scores. Normalisation rules inside tokenizer.model are not applied, as
+// LlamaTokenizer applies none. A vocabulary must have a token for every byte.
+//
 // Not applied by encode(): post_processor (the chat template writes special tokens), truncation,
 // padding.
 //
@@ -42,6 +50,10 @@ class Tokenizer {
  public:
   // Errors: UserError(model), naming file and key.
   static Tokenizer load(const std::filesystem::path& tokenizer_json);
+  // Whether a model folder's tokenizer is LlamaTokenizer's kind: a tokenizer.json with
+  // byte_fallback, or none beside a tokenizer.model.
+  static bool is_sentencepiece(const std::filesystem::path& folder);
+  static Tokenizer load_sentencepiece(const std::filesystem::path& folder);
 
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;

@@ -1,8 +1,9 @@
-// The two forms for data of one's own: JSON Lines, and dataset.json.
+// The three forms for data of one's own: JSON Lines, CSV, and dataset.json.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <array>
+#include <functional>
 
 #include "medvqa/core/error.h"
 #include "medvqa/io/json.h"
@@ -79,35 +80,47 @@ Records build_records(const Source& source, const std::vector<RowFile>& files, b
   return records;
 }
 
-}  // namespace
-
-Records read_jsonl(const Source& source) {
-  if (!fs::is_directory(source.path)) {
-    return build_records(source, {read_json_lines(source.path, source.keep_going)}, false);
-  }
-  const auto all = files_in(source.path, ".jsonl");
+// One file a split, or dataset.EXTENSION with the split in a column.
+Records read_line_files(const Source& source, const std::string& extension, bool by_path,
+                        const std::function<RowFile(const fs::path&)>& read) {
+  if (!fs::is_directory(source.path)) return build_records(source, {read(source.path)}, by_path);
+  const auto all = files_in(source.path, extension);
   std::vector<RowFile> files;
   for (const fs::path& path : all) {
     const std::string stem = path.stem().string();
     if (!source.split.empty() && split_name(stem) != split_name(source.split)) continue;
     if (source.split.empty() && stem != "dataset") continue;
-    files.push_back(read_json_lines(path, source.keep_going));
+    files.push_back(read(path));
   }
   if (!files.empty()) {
     Source whole = source;
     whole.split.clear();  // the file's name has chosen
-    return build_records(whole, files, false);
+    return build_records(whole, files, by_path);
   }
-  const fs::path dataset = source.path / "dataset.jsonl";
+  const fs::path dataset = source.path / ("dataset" + extension);
   if (std::find(all.begin(), all.end(), dataset) != all.end()) {
-    return build_records(source, {read_json_lines(dataset, source.keep_going)}, false);
+    return build_records(source, {read(dataset)}, by_path);
   }
   if (!source.split.empty() || all.empty()) {
     const std::string name = source.split.empty() ? "SPLIT" : source.split;
-    fail_folder(source, fmt::format("{}.jsonl or dataset.jsonl", name), all);
+    fail_folder(source, fmt::format("{0}{1} or dataset{1}", name, extension), all);
   }
-  for (const fs::path& path : all) files.push_back(read_json_lines(path, source.keep_going));
-  return build_records(source, files, false);
+  for (const fs::path& path : all) files.push_back(read(path));
+  return build_records(source, files, by_path);
+}
+
+}  // namespace
+
+Records read_jsonl(const Source& source) {
+  return read_line_files(source, ".jsonl", false, [&source](const fs::path& path) {
+    return read_json_lines(path, source.keep_going);
+  });
+}
+
+Records read_csv(const Source& source) {
+  return read_line_files(source, ".csv", true, [&source](const fs::path& path) {
+    return read_csv_rows(path, source.delimiter, source.keep_going);
+  });
 }
 
 Records read_json(const Source& source) {
