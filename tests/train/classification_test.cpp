@@ -132,7 +132,7 @@ TEST_F(Classification, TheSavedHeadIsWhereAnotherRunStarts) {
             read_head(adapter, tokens, session.model().head().value.dim(1)));
   const Config swapped =
       load(folder_, next, {R"(classification.classes={"a": "1", "b": "7", "c": "z"})"});
-  expect_user_error(ExitCode::model, {"head.safetensors", "[55,49,122]", "[49,55,122]"},
+  expect_user_error(ExitCode::model, {"head.safetensors", "[55, 49, 122]", "[49, 55, 122]"},
                     [&] { Session(swapped, Session::Purpose::train); });
 }
 
