@@ -58,7 +58,8 @@ def quoted(text: str) -> list[str]:
 def check_paths(readme: str) -> None:
     """Files of the tree exist; files of runs and models are named in the sources."""
     ignored = {line.strip("/\n") for line in source(".gitignore").splitlines()}
-    code = "".join(f.read_text(encoding="utf-8") for f in sorted((ROOT / "src").rglob("*.cpp")))
+    files = [*(ROOT / "src").rglob("*.cpp"), *(ROOT / "include").rglob("*.h")]
+    code = "".join(f.read_text(encoding="utf-8") for f in files)
     shown = re.findall(r"(?<![\w/`])(?:\./)?((?:scripts|configs)/\w[\w./-]*)", readme)
     for path in shown + [p for p in quoted(readme) if PATH.fullmatch(p)]:
         if path.split("/")[0] not in ignored:

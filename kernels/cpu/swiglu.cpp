@@ -25,9 +25,8 @@ MEDVQA_VECTOR_CLONES void gate_gradient(const T* gate, const T* up, const T* dy,
 template <class T>
 MEDVQA_VECTOR_CLONES void up_gradient(const T* gate, const T* dy, std::int64_t n, bool accumulate,
                                       T* dup) {
-  put_row(dup, n, accumulate, [=](std::int64_t f) {
-    return load(dy[f]) * Silu<Accumulator<T>>::value(load(gate[f]));
-  });
+  put_row(dup, n, accumulate,
+          [=](std::int64_t f) { return load(dy[f]) * Silu<Accumulator<T>>::value(load(gate[f])); });
 }
 
 }  // namespace

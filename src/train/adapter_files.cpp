@@ -67,12 +67,12 @@ std::vector<float> read_head(const std::filesystem::path& folder,
   if (!stored) throw UserError(ExitCode::model, path + ": missing");
   const std::vector<std::int64_t> expected(tokens.begin(), tokens.end());
   if (stored->token_ids != expected) {
-    throw UserError(ExitCode::model,
-                    fmt::format("{}: its rows are of the tokens [{}], expected [{}]; set "
-                                "classification.classes to the classes it was trained with, in "
-                                "their order, or remove the file to start from the model's head",
-                                path, fmt::join(stored->token_ids, ", "),
-                                fmt::join(expected, ", ")));
+    throw UserError(
+        ExitCode::model,
+        fmt::format("{}: its rows are of the tokens [{}], expected [{}]; set "
+                    "classification.classes to the classes it was trained with, in "
+                    "their order, or remove the file to start from the model's head",
+                    path, fmt::join(stored->token_ids, ", "), fmt::join(expected, ", ")));
   }
   if (stored->weight.shape[1] != channels) {
     throw UserError(ExitCode::model, fmt::format("{}: head.weight has {} channels, expected {}; "
@@ -202,9 +202,9 @@ io::ModelCard model_card(const Config& config, const ModelInputs& model, std::in
   if (config.data.classes) {
     card.pipeline_tag = "text-classification";
     card.tags = {"lora", "medical", "text-classification"};
-    card.recipe.emplace_back(
-        "Head", fmt::format("trimmed to {} classes and trained, {}",
-                            config.data.classes->labels.size(), io::kHeadFile));
+    card.recipe.emplace_back("Head",
+                             fmt::format("trimmed to {} classes and trained, {}",
+                                         config.data.classes->labels.size(), io::kHeadFile));
   }
   return card;
 }

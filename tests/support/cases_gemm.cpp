@@ -17,8 +17,12 @@ struct Options {
   bool ta = false, tb = false;
   double alpha = 1;
   bool accumulate = false, bias = false;
-  enum class Residual : std::uint8_t { none, apart, in_c, in_preactivation } residual =
-      Residual::none;
+  enum class Residual : std::uint8_t {
+    none,
+    apart,
+    in_c,
+    in_preactivation
+  } residual = Residual::none;
   Activation activation = Activation::none;
   bool preactivation = false;
   bool strided = false;
@@ -31,7 +35,7 @@ std::string name_of(const Options& o) {
       "gemm_{}x{}x{}{}{}{}{}{}{}{}{}{}{}", o.m, o.n, o.k, o.ta ? "_ta" : "", o.tb ? "_tb" : "",
       o.alpha == 1 ? "" : fmt::format("_alpha{}", o.alpha), o.accumulate ? "_acc" : "",
       o.bias ? "_bias" : "",
-      o.residual == none ? ""
+      o.residual == none    ? ""
       : o.residual == apart ? "_residual"
       : o.residual == in_c  ? "_residual_in_c"
                             : "_residual_in_pre",
