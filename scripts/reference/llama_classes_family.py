@@ -41,6 +41,8 @@ def draw(seed: int) -> Recipe:
     """The recipe of a seed."""
     rng = random.Random(seed + 5)
     base = dataclasses.asdict(llama_family.draw(seed))
+    # Classification reads the special tokens from tokenizer.json.
+    base["sentencepiece"] = ""
     base["rslora"] = rng.random() < 0.5
     return Recipe(**base, classes=rng.randint(2, 5), head_file=rng.random() < 0.5,
                   special=rng.choice(["none", "post_processor", "settings", "both_ends"]))
