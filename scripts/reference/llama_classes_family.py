@@ -124,7 +124,8 @@ def write_head(recipe: Recipe, checkpoint: Path, adapter: Path) -> None:
     generator = torch.Generator().manual_seed(recipe.seed + 7)
     weight = torch.randn((recipe.classes, recipe.hidden), generator=generator)
     save_file({"head.weight": weight / recipe.hidden**0.5}, adapter / "head.safetensors",
-              metadata={"token_ids": json.dumps(token_ids(recipe, checkpoint))})
+              metadata={"token_ids": json.dumps(token_ids(recipe, checkpoint)),
+                        "labels": json.dumps(list(classes(recipe, checkpoint)))})
 
 
 def write_samples(recipe: Recipe, count: int, folder: Path) -> None:
