@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <array>
 
+#include "medvqa/data/processor.h"
 #include "medvqa/io/json.h"
 #include "medvqa/io/model_config.h"
 #include "src/train/export_source.h"
@@ -31,20 +32,6 @@ json read_if_there(const fs::path& file) {
   return fs::exists(file) ? io::read_json_file(file, {.code = ExitCode::model}) : json::object();
 }
 
-// The id of the tokenizer's pad_token; null if it names none.
-json pad_token_of_tokenizer(const fs::path& base) {
-  json named = read_if_there(base / "tokenizer_config.json").value("pad_token", json());
-  if (named.is_object()) named = named.value("content", json());
-  if (!named.is_string()) return {};
-  const json tokenizer = read_if_there(base / "tokenizer.json");
-  for (const json& token : tokenizer.value("added_tokens", json::array())) {
-    if (token.is_object() && token.value("content", json()) == named) {
-      return token.value("id", json());
-    }
-  }
-  return {};
-}
-
 // The token that stands for nothing: a sequence classifier looks at the last one that is another.
 // With the end of a text in its place, a text must not end in that.
 json pad_token(const fs::path& base, const json& config) {
@@ -53,8 +40,7 @@ json pad_token(const fs::path& base, const json& config) {
     const json id = first(read_if_there(base / file).value("pad_token_id", json()));
     if (id.is_number_integer()) return id;
   }
-  const json id = pad_token_of_tokenizer(base);
-  if (id.is_number_integer()) return id;
+  if (const auto id = data::padding_token(base)) return *id;
   return first(config.at("text_config").value("eos_token_id", json()));
 }
 

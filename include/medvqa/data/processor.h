@@ -88,4 +88,9 @@ std::vector<std::int32_t> class_tokens(const std::filesystem::path& model_folder
 std::int64_t max_image_pixels(const std::filesystem::path& model_folder,
                               const nlohmann::json& config, const ProcessorOptions& options);
 
+// The id of the tokenizer's pad_token, as tokenizer_config.json names it; else of its unk_token,
+// which no text becomes: the tokenizers read here have a token for every byte. Nothing without a
+// tokenizer, or if it names neither.
+std::optional<std::int32_t> padding_token(const std::filesystem::path& model_folder);
+
 }  // namespace medvqa::data
