@@ -58,11 +58,7 @@ def write_expected(recipe, folder: Path) -> dict:
     order = next(run_reference.step_groups(len(encoded), TRAINING))
     results = {}
     for name, compute in (("f32", torch.float32), ("f64", torch.float64)):
-        model = run_reference.Reference(folder / "checkpoint", recipe, folder / "adapter", compute)
-        probe = model.probe([encoded[i] for i in order])
-        records = model.train(encoded, TRAINING)
-        adapter = {k: p.detach().numpy() for k, p in model.adapter().items()}
-        results[name] = (probe, records, adapter)
+        results[name] = run_reference.results(folder, recipe, TRAINING, encoded, compute)
     probe, records, _ = results["f32"]
     probe["loss"] = probe["loss"].astype(np.float32)
     metadata = {"samples": json.dumps(order)}

@@ -19,11 +19,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from peft import PeftModel
 from peft.utils import load_peft_weights, set_peft_model_state_dict
 
-from reference import compare, four_bit, program, run_reference, samples
+from reference import compare, four_bit, program, run_reference, samples, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 BF16_BAR = 2.0  # our bf16 error over the reference's own, both against f32
@@ -45,15 +44,6 @@ class Case:
     @property
     def checkpoint(self) -> Path:
         return self.folder / "checkpoint"
-
-
-def train_in(case_folder: Path, recipe, training, encoded, first, compute) -> tuple:
-    """(probe, step records, trained adapter) of the reference in one compute type."""
-    model = run_reference.Reference(case_folder / "checkpoint", recipe, case_folder / "adapter",
-                                    compute)
-    probe = model.probe(first)
-    records = model.train(encoded, training)
-    return probe, records, {k: p.detach().numpy() for k, p in model.trained().items()}
 
 
 def some_step_has_no_image(encoded: list, training: run_reference.Training) -> bool:
@@ -95,16 +85,8 @@ def make_case(seed: int, folder: Path, family) -> Case:
     count = rng.randint(6, 9)
     encoded = make_samples(seed, count, folder, recipe, training)
     first = [encoded[i] for i in next(run_reference.step_groups(len(encoded), training))]
-    results = train_in(folder, recipe, training, encoded, first, torch.float32)
-    model = {"quantization": "nf4", "double_quant": False} \
-        if recipe.storage == "nf4_on_load" else {"quantization": "auto"}
-    if hasattr(recipe, "features"):
-        model["vision_features"] = recipe.features
-    config = program.configuration(
-        "checkpoint", "dataset.jsonl", "adapter", "run",
-        {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora},
-        dataclasses.asdict(training), model)
-    config["task"] = "text" if recipe.family == "llama" else "vqa"
+    results = run_reference.results(folder, recipe, training, encoded, torch.float32)
+    config = program.of_recipe(recipe, dataclasses.asdict(training))
     if recipe.family == "llama_classes":
         settings = family.settings(recipe, folder / "checkpoint")
         config = config | settings | {"data": config["data"] | settings["data"]}
@@ -177,8 +159,8 @@ def compare_bf16(table: compare.Table, medvqa: program.Program, case: Case) -> N
 
 def note_rounding(table: compare.Table, case: Case) -> None:
     """The reference's own f32 rounding, and the stack's unrounded forward where it can be run."""
-    wide = train_in(case.folder, case.recipe, case.training, case.encoded, case.first,
-                    torch.float64)
+    wide = run_reference.results(case.folder, case.recipe, case.training, case.encoded,
+                                 torch.float64)
     narrow = (case.probe, case.records, case.adapter)
     for name, value in run_reference.rounding(narrow, wide).items():
         table.at_most(f"f32 against f64: {name}", value, compare.BARS[name])
@@ -218,28 +200,15 @@ def run_seed(seed: int, executable: Path | None, family) -> compare.Table:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--medvqa", type=Path, default=ROOT / "build/cpu/medvqa")
-    parser.add_argument("--seeds", type=int, default=8, help="how many fresh consecutive seeds")
-    parser.add_argument("--seed", type=int, action="append", help="a given seed, repeatable")
-    parser.add_argument("--family", choices=sorted(run_reference.FAMILIES))
+    seeds.add_options(parser, 8, run_reference.FAMILIES)
     parser.add_argument("--reference-only", action="store_true",
                         help="compare the reference's f32 with its f64; medvqa is not run")
     arguments = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    start = random.SystemRandom().randrange(2**31 - 4096)
-    seeds = arguments.seed or list(range(start, start + arguments.seeds))
-    print("seeds:", " ".join(map(str, seeds)), flush=True)
-    passed = failed = 0
-    families = [arguments.family] if arguments.family else list(run_reference.FAMILIES)
-    for place, seed in enumerate(seeds):
-        family = run_reference.FAMILIES[families[place % len(families)]]
-        table = run_seed(seed, None if arguments.reference_only else arguments.medvqa, family)
-        table.print()
-        sys.stdout.flush()
-        passed, failed = passed + table.passed, failed + table.failed
-    print(f"\n{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    seeds.prepare()
+    cases = seeds.in_turn(arguments, run_reference.FAMILIES)
+    print("seeds:", " ".join(str(seed) for seed, _ in cases), flush=True)
+    executable = None if arguments.reference_only else arguments.medvqa
+    return seeds.report(run_seed(seed, executable, family) for seed, family in cases)
 
 
 if __name__ == "__main__":

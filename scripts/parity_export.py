@@ -27,7 +27,7 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from safetensors.torch import load_file, save_file
 
 import parity
-from reference import compare, four_bit, program, run_reference
+from reference import compare, four_bit, program, run_reference, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 # transformers from 4.52 to 4.57 brings this map with the model, and PEFT applies it by itself.
@@ -259,17 +259,8 @@ def compare_adapters(table: compare.Table, medvqa: program.Program, case: Case) 
 
 def configuration(case: Case) -> Path:
     """medvqa's configuration of the case."""
-    recipe = case.recipe
-    training = dataclasses.asdict(run_reference.Training(steps=1, batch_size=3,
-                                                         gradient_accumulation=1))
-    model = {"quantization": "nf4", "double_quant": False} \
-        if recipe.storage == "nf4_on_load" else {"quantization": "auto"}
-    if hasattr(recipe, "features"):
-        model["vision_features"] = recipe.features
-    config = program.configuration(
-        "checkpoint", "dataset.jsonl", "adapter", "run",
-        {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora}, training, model)
-    config["task"] = "text" if recipe.family == "llama" else "vqa"
+    training = run_reference.Training(steps=1, batch_size=3, gradient_accumulation=1)
+    config = program.of_recipe(case.recipe, dataclasses.asdict(training))
     file = case.folder / "config.json"
     file.write_text(json.dumps(config, indent=2) + "\n")
     return file
@@ -345,22 +336,14 @@ def main() -> int:
     parser.add_argument("--seed", type=int, help="of the first model; the others follow it")
     parser.add_argument("--family", choices=sorted(KEY_MAPPING))
     arguments = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(min(2, torch.get_num_threads()))
+    seeds.prepare()
     start = random.SystemRandom().randrange(2**29) * 4
     start = start if arguments.seed is None else arguments.seed
     print("first seed:", start, flush=True)
-    passed = failed = 0
-    for name in [arguments.family] if arguments.family else list(KEY_MAPPING):
-        for step in range(4):  # the storage turns with the seed; the fourth is left in 16 bits
-            table = run_case(start + step, run_reference.FAMILIES[name], step == 3,
-                             arguments.medvqa)
-            table.print()
-            sys.stdout.flush()
-            passed, failed = passed + table.passed, failed + table.failed
-    print(f"\n{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    names = [arguments.family] if arguments.family else list(KEY_MAPPING)
+    # The storage turns with the seed; the fourth is left in 16 bits.
+    return seeds.report(run_case(start + step, run_reference.FAMILIES[name], step == 3,
+                                 arguments.medvqa) for name in names for step in range(4))
 
 
 if __name__ == "__main__":

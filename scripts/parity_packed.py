@@ -21,11 +21,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import transformers
 from PIL import Image
 from safetensors.numpy import load_file, save_file
 
-from reference import compare, program, run_reference
+from reference import compare, program, run_reference, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
 FAMILIES = ["mllama", "qwen2_vl", "qwen2_5_vl"]
@@ -100,14 +99,8 @@ def run_seed(seed: int, driver: Path, family) -> compare.Table:
         folder = Path(scratch)
         family.write_checkpoint(recipe, folder / "checkpoint")
         run_reference.make_adapter(folder / "checkpoint", recipe, folder / "adapter")
-        model = {"quantization": "nf4", "double_quant": False} \
-            if recipe.storage == "nf4_on_load" else {"quantization": "auto"}
-        if hasattr(recipe, "features"):
-            model["vision_features"] = recipe.features
-        config = program.configuration(
-            "checkpoint", "none.jsonl", "adapter", "run",
-            {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora},
-            dataclasses.asdict(run_reference.Training()), model)
+        training = dataclasses.asdict(run_reference.Training())
+        config = program.of_recipe(recipe, training, dataset="none.jsonl")
         (folder / "config.json").write_text(json.dumps(config))
         encoder = run_reference.Encoder(folder / "checkpoint")
         reference = run_reference.Reference(folder / "checkpoint", recipe, folder / "adapter")
@@ -132,24 +125,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--driver", type=Path,
                         default=ROOT / "build/cpu/tests/drivers/medvqa_model_driver")
-    parser.add_argument("--family", choices=FAMILIES)
-    parser.add_argument("--seeds", type=int, default=6, help="how many fresh consecutive seeds")
-    parser.add_argument("--seed", type=int, action="append", help="a given seed, repeatable")
+    seeds.add_options(parser, 6, FAMILIES)
     arguments = parser.parse_args()
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    torch.set_num_threads(min(2, torch.get_num_threads()))
-    start = random.SystemRandom().randrange(2**31 - 4096)
-    passed = failed = 0
-    families = [arguments.family] if arguments.family else FAMILIES
-    for place, seed in enumerate(arguments.seed or range(start, start + arguments.seeds)):
-        family = run_reference.FAMILIES[families[place % len(families)]]
-        table = run_seed(seed, arguments.driver.resolve(), family)
-        table.print()
-        sys.stdout.flush()
-        passed, failed = passed + table.passed, failed + table.failed
-    print(f"\n{passed} passed, {failed} failed")
-    return 1 if failed else 0
+    seeds.prepare()
+    return seeds.report(run_seed(seed, arguments.driver.resolve(), family)
+                        for seed, family in seeds.in_turn(arguments, FAMILIES))
 
 
 if __name__ == "__main__":

@@ -9,18 +9,20 @@ import dataclasses
 import random
 from pathlib import Path
 
-import torch
 from tokenizers import AddedToken
 from transformers import LlamaConfig, LlamaForCausalLM
 from transformers.models.llama import modeling_llama
 
-from reference import checkpoints, sentencepiece_tokenizer
+from reference import checkpoints, llama3, sentencepiece_tokenizer
 from reference import tokenizer as tokenizers_of_ours
-from reference.mllama_family import SPECIAL_TOKENS
+from reference.llama3 import END_OF_TURN, expand, position_ids  # asked for by run_reference.py
+
+__all__ = ["END_OF_TURN", "MODEL", "TARGETS", "TEXT_ONLY", "Recipe", "draw", "expand",
+           "image_arguments", "image_processor", "keep_double", "position_ids", "prepared",
+           "write_checkpoint"]
 
 MODEL = LlamaForCausalLM
 TEXT_ONLY = True
-END_OF_TURN = "<|eot_id|>"
 TARGETS = r"model\.layers\.\d+\.(self_attn\.[qkvo]_proj|mlp\.(gate|up|down)_proj)"
 HEADS = [(3, 1), (5, 5), (6, 2), (4, 2), (7, 1), (2, 1)]
 
@@ -101,11 +103,7 @@ def draw(seed: int) -> Recipe:
 
 def configuration(recipe: Recipe, vocabulary: int, begin: int, end: int) -> LlamaConfig:
     """The transformers configuration of a recipe for a tokenizer's size and two of its ids."""
-    rope = {"rope_type": "default", "rope_theta": recipe.rope_theta}
-    if recipe.llama3_rope:
-        # A short original context, so that the scaling changes most of the few frequencies.
-        rope |= {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0,
-                 "high_freq_factor": 4.0, "original_max_position_embeddings": 64}
+    rope = llama3.rope_parameters(recipe.rope_theta, recipe.llama3_rope)
     return LlamaConfig(
         vocab_size=vocabulary + recipe.spare_rows, hidden_size=recipe.hidden,
         intermediate_size=recipe.intermediate, num_hidden_layers=recipe.layers,
@@ -139,13 +137,10 @@ def write_llama3(recipe: Recipe, folder: Path) -> tuple[int, int, int]:
     """Writes the tokenizer; its size and the ids of begin and end."""
     tokenizer = tokenizers_of_ours.build_llama3(recipe.merges)
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
-                                  for token in SPECIAL_TOKENS])
-    settings = {
-        "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
-        "pad_token": "<|finetune_right_pad_id|>", "tokenizer_class": "PreTrainedTokenizerFast",
-        "chat_template": "{{ '<|begin_of_text|>' }}" + (_SYSTEM if recipe.dated else "") + _TURNS,
-    }
-    tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text, settings)
+                                  for token in llama3.SPECIAL_TOKENS])
+    template = "{{ '<|begin_of_text|>' }}" + (_SYSTEM if recipe.dated else "") + _TURNS
+    tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text,
+                            llama3.tokenizer_settings(template))
     ids = (tokenizer.token_to_id(token) for token in ("<|begin_of_text|>", "<|eot_id|>"))
     return tokenizer.get_vocab_size(), *ids
 
@@ -155,22 +150,10 @@ def image_processor(checkpoint: Path) -> None:
     del checkpoint
 
 
-def expand(text: str, processor, tensors: dict) -> str:
-    """Nothing stands for a picture."""
-    del processor, tensors
-    return text
-
-
 def image_arguments(model, sample, compute) -> dict:
     """Arguments of the model's forward beside ids and attention mask: none."""
     del model, sample, compute
     return {}
-
-
-def position_ids(model, sample) -> torch.Tensor:
-    """0, 1, 2, ..., i64 [T]."""
-    del model
-    return torch.arange(len(sample.input_ids))
 
 
 def prepared(model, recipe):

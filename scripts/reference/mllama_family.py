@@ -16,20 +16,20 @@ from transformers import MllamaConfig, MllamaForConditionalGeneration
 from transformers.models.mllama import modeling_mllama, processing_mllama
 from transformers.models.mllama.image_processing_pil_mllama import MllamaImageProcessorPil
 
-from reference import checkpoints
+from reference import checkpoints, llama3
 from reference import tokenizer as tokenizers_of_ours
+from reference.llama3 import END_OF_TURN, expand, position_ids  # asked for by run_reference.py
+
+__all__ = ["END_OF_TURN", "MODEL", "TARGETS", "Recipe", "draw", "expand", "image_arguments",
+           "image_processor", "image_tensors", "keep_double", "position_ids", "prepared",
+           "write_checkpoint"]
 
 MODEL = MllamaForConditionalGeneration
-END_OF_TURN = "<|eot_id|>"
 TARGETS = (r"model\.language_model\.layers\.\d+\.((self|cross)_attn\.[qkvo]_proj"
            r"|mlp\.(gate|up|down)_proj)"
            r"|model\.vision_model\.(global_)?transformer\.layers\.\d+"
            r"\.(self_attn\.[qkvo]_proj|mlp\.fc[12])")
 HEADS = [(3, 1), (4, 2), (6, 2), (2, 1), (5, 5)]
-SPECIAL_TOKENS = [
-    "<|begin_of_text|>", "<|end_of_text|>", "<|finetune_right_pad_id|>", "<|step_id|>",
-    "<|start_header_id|>", "<|end_header_id|>", "<|eom_id|>", "<|eot_id|>", "<|python_tag|>",
-]
 PREFIXES = [("language_model.model.", "model.language_model."),
             ("language_model.lm_head.", "lm_head."),
             ("vision_model.", "model.vision_model."),
@@ -129,25 +129,20 @@ def build_tokenizer(recipe: Recipe):
     tokenizer = tokenizers_of_ours.build_llama3(recipe.merges)
     spare = [f"<|reserved_special_token_{i}|>" for i in range(recipe.spare_tokens)]
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False)
-                                  for token in [*SPECIAL_TOKENS, *spare, "<|image|>"]])
+                                  for token in [*llama3.SPECIAL_TOKENS, *spare, "<|image|>"]])
     return tokenizer
 
 
 def configuration(recipe: Recipe, tokenizer) -> MllamaConfig:
     """The transformers configuration of a recipe; token ids are the tokenizer's."""
     token = tokenizer.token_to_id
-    rope = {"rope_type": "default", "rope_theta": 500000.0}
-    if recipe.llama3_rope:
-        # A short original context, so that the scaling changes most of the few frequencies.
-        rope = {"rope_type": "llama3", "rope_theta": 500000.0, "factor": 8.0,
-                "low_freq_factor": 1.0, "high_freq_factor": 4.0,
-                "original_max_position_embeddings": 64}
     text = {
         "vocab_size": token("<|image|>"), "hidden_size": recipe.hidden,
         "intermediate_size": recipe.intermediate, "num_hidden_layers": recipe.layers,
         "num_attention_heads": recipe.heads, "num_key_value_heads": recipe.kv_heads,
         "hidden_act": "silu", "rms_norm_eps": 1e-5, "max_position_embeddings": 4096,
-        "cross_attention_layers": recipe.cross_layers, "rope_parameters": rope,
+        "cross_attention_layers": recipe.cross_layers,
+        "rope_parameters": llama3.rope_parameters(500000.0, recipe.llama3_rope),
         "bos_token_id": token("<|begin_of_text|>"), "eos_token_id": token("<|eot_id|>"),
         "pad_token_id": token("<|finetune_right_pad_id|>"),
     }
@@ -183,12 +178,8 @@ def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     checkpoints.respell(folder, _new_name if recipe.new_prefixes else _hub_name)
     if recipe.hub_config:
         checkpoints.llama_config_of_the_hub(folder / "config.json", "text_config")
-    settings = {
-        "bos_token": "<|begin_of_text|>", "eos_token": "<|eot_id|>",
-        "pad_token": "<|finetune_right_pad_id|>", "tokenizer_class": "PreTrainedTokenizerFast",
-        "chat_template": CHAT_TEMPLATE,
-    }
-    tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text, settings)
+    tokenizers_of_ours.save(tokenizer, folder, recipe.merges_as_text,
+                            llama3.tokenizer_settings(CHAT_TEMPLATE))
     _write_preprocessor(recipe, folder)
 
 
@@ -235,12 +226,6 @@ def image_tensors(processor, pictures: list) -> dict:
             "num_tiles": torch.tensor(counts)}
 
 
-def expand(text: str, processor, tensors: dict) -> str:
-    """A picture is one token."""
-    del processor, tensors
-    return text
-
-
 def image_arguments(model, sample, compute) -> dict:
     """Arguments of the model's forward beside ids and attention mask, padded to four tiles."""
     if not sample.images:
@@ -260,12 +245,6 @@ def image_arguments(model, sample, compute) -> dict:
     return {"pixel_values": padded.to(compute), "aspect_ratio_mask": mask,
             "aspect_ratio_ids": sample.images["aspect_ratio_ids"][None],
             "cross_attention_mask": torch.from_numpy(cross)}
-
-
-def position_ids(model, sample) -> torch.Tensor:
-    """0, 1, 2, ..., i64 [T]."""
-    del model
-    return torch.arange(len(sample.input_ids))
 
 
 def prepared(model, recipe):

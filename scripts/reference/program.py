@@ -1,6 +1,5 @@
 """Runs the medvqa program: configuration files, probes, training. Needs no reference stack."""
 
-import copy
 import json
 import subprocess
 from pathlib import Path
@@ -34,16 +33,15 @@ def configuration(checkpoint: str, dataset: str, adapter: str, output: str, lora
     }
 
 
-def changed(config: dict, **settings) -> dict:
-    """A copy with settings like train__recompute="all" put in."""
-    result = copy.deepcopy(config)
-    for path, value in settings.items():
-        *sections, key = path.split("__")
-        target = result
-        for section in sections:
-            target = target[section]
-        target[key] = value
-    return result
+def of_recipe(recipe, training: dict, dataset: str = "dataset.jsonl") -> dict:
+    """The configuration of a drawn model: in its folder checkpoint, adapter, run and the data."""
+    model = {"quantization": "nf4", "double_quant": False} \
+        if recipe.storage == "nf4_on_load" else {"quantization": "auto"}
+    if hasattr(recipe, "features"):
+        model["vision_features"] = recipe.features
+    lora = {"r": recipe.r, "alpha": recipe.alpha, "rslora": recipe.rslora}
+    config = configuration("checkpoint", dataset, "adapter", "run", lora, training, model)
+    return config | {"task": "text" if recipe.family == "llama" else "vqa"}
 
 
 class Failure(Exception):

@@ -10,7 +10,6 @@ import dataclasses
 import json
 import math
 import random
-import shutil
 from pathlib import Path
 
 import torch
@@ -198,12 +197,6 @@ def _write_preprocessor(recipe: Recipe, folder: Path) -> None:
     else:
         content["size"] = {"shortest_edge": recipe.min_pixels, "longest_edge": recipe.max_pixels}
     (folder / "preprocessor_config.json").write_text(json.dumps(content, indent=2) + "\n")
-
-
-def copy_checkpoint(source: Path, target: Path) -> None:
-    """Copies a checkpoint folder, replacing what is there."""
-    shutil.rmtree(target, ignore_errors=True)
-    shutil.copytree(source, target)
 
 
 def image_processor(checkpoint: Path) -> Qwen2VLImageProcessorPil:

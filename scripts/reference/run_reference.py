@@ -22,6 +22,7 @@ from transformers.image_utils import load_image
 
 from reference import (checkpoints, compare, four_bit, llama_classes_family, llama_family,
                        mllama_family, qwen2_5_vl_family, qwen2_vl_family, sentencepiece_tokenizer)
+from reference.samples import read_dataset
 
 # By model_type; the last is llama again, with another task.
 FAMILIES = {"qwen2_vl": qwen2_vl_family, "mllama": mllama_family, "llama": llama_family,
@@ -294,8 +295,18 @@ def step_groups(count: int, recipe: Training):
 def load_samples(checkpoint: Path, dataset: Path) -> list[Sample]:
     """All samples of a data set folder, in file order."""
     encoder = Encoder(checkpoint)
-    lines = (dataset / "dataset.jsonl").read_text(encoding="utf-8").splitlines()
-    return [encoder.encode(json.loads(line), dataset / "images") for line in lines]
+    return [encoder.encode(row, dataset / "images") for row in read_dataset(dataset)]
+
+
+def results(folder: Path, recipe, training: Training, encoded: list[Sample],
+            compute: torch.dtype) -> tuple:
+    """(probe of the first step, step records, trained tensors) in one compute type; the checkpoint
+    and the adapter are in `folder`."""
+    model = Reference(folder / "checkpoint", recipe, folder / "adapter", compute)
+    first = next(step_groups(len(encoded), training))
+    probe = model.probe([encoded[i] for i in first])
+    records = model.train(encoded, training)
+    return probe, records, {k: p.detach().numpy() for k, p in model.trained().items()}
 
 
 def rounding(narrow: tuple, wide: tuple) -> dict[str, float]:

@@ -107,8 +107,7 @@ def write_dataset(seed: int, count: int, folder: Path, kinds: list[str] | None =
         row = {"question": draw_text(rng, 3, 14) + rng.choice(["?", ""]),
                "answer": draw_text(rng, 1, 5)}
         rows.append(({"image": image} if image else {}) | row)
-    lines = [json.dumps(row, ensure_ascii=rng.random() < 0.5) for row in rows]
-    (folder / "dataset.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_rows(rows, rng, folder)
     return rows
 
 
@@ -122,6 +121,11 @@ def write_texts(seed: int, count: int, folder: Path) -> None:
         return ends[0] + draw_text(rng, low, high) + ends[1]
 
     rows = [{"question": draw(3, 14), "answer": draw(1, 5)} for _ in range(count)]
+    write_rows(rows, rng, folder)
+
+
+def write_rows(rows: list[dict], rng: random.Random, folder: Path) -> None:
+    """folder/dataset.jsonl, other letters than ASCII in one spelling or the other."""
     lines = [json.dumps(row, ensure_ascii=rng.random() < 0.5) for row in rows]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "dataset.jsonl").write_text("\n".join(lines) + "\n", encoding="utf-8")
