@@ -105,18 +105,6 @@ std::string ChatProcessor::describe(const Example& example) const {
   return text;
 }
 
-Tokenizer load_tokenizer(const std::filesystem::path& model_folder) {
-  const std::filesystem::path file = model_folder / "tokenizer.json";
-  std::error_code error;
-  if (!std::filesystem::exists(file, error)) {
-    throw UserError(ExitCode::model,
-                    fmt::format("{}: found nothing, expected the model's tokenizer; copy "
-                                "tokenizer.json from the Hub folder of the model",
-                                file.string()));
-  }
-  return Tokenizer::load(file);
-}
-
 std::int32_t check_image_token(const Tokenizer& tokenizer, const io::JsonObject& config,
                                const ImageToken& token) {
   const std::int64_t expected = config.integer_or(token.key, token.published);

@@ -49,9 +49,6 @@ class ChatProcessor : public Processor {
   std::int32_t image_token_id_;
 };
 
-// tokenizer.json of the folder. UserError(ExitCode::model) if it is missing.
-Tokenizer load_tokenizer(const std::filesystem::path& model_folder);
-
 // The placeholder's id, which config.json and tokenizer.json must agree on.
 struct ImageToken {
   const char* text;            // "<|image_pad|>"

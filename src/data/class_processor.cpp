@@ -34,7 +34,8 @@ std::vector<std::int32_t> tokens_of(const Tokenizer& tokenizer, const Classes& c
     if (ids.size() != 1) {
       throw UserError(ExitCode::config,
                       fmt::format("{} is {} tokens of this model, expected exactly one; choose "
-                                  "another text, with or without a blank before it",
+                                  "another text, such as a short word, with or without a blank "
+                                  "before it",
                                   where, ids.size()));
     }
     const auto added = known.emplace(ids.front(), i);
@@ -128,7 +129,7 @@ Example ClassProcessor::prepare(const Record& record, const std::string& label) 
 std::unique_ptr<Processor> make_class_processor(const fs::path& model_folder, const json& config,
                                                 const ProcessorOptions& options) {
   const io::JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
-  Tokenizer tokenizer = load_tokenizer(model_folder);
+  Tokenizer tokenizer = Tokenizer::load_folder(model_folder);
   const std::int64_t vocabulary = root.object("text_config").integer("vocab_size", 1);
   check_vocabulary(tokenizer, root, vocabulary, vocabulary);
   SpecialTokens around = tokenizer.special_tokens();
@@ -136,7 +137,7 @@ std::unique_ptr<Processor> make_class_processor(const fs::path& model_folder, co
 }
 
 std::vector<std::int32_t> class_tokens(const fs::path& model_folder, const Classes& classes) {
-  return tokens_of(load_tokenizer(model_folder), classes);
+  return tokens_of(Tokenizer::load_folder(model_folder), classes);
 }
 
 }  // namespace medvqa::data

@@ -10,9 +10,7 @@
 
 namespace medvqa::data {
 
-// `options.classes` is given. Special tokens stand around a text where tokenizer.json's
-// post_processor puts them. As in the reference, which drops them where there is a tokenizer.json,
-// add_bos_token and add_eos_token of tokenizer_config.json do not count.
+// `options.classes` is given. Special tokens stand around a text as Tokenizer::special_tokens says.
 std::unique_ptr<Processor> make_class_processor(const std::filesystem::path& model_folder,
                                                 const nlohmann::json& config,
                                                 const ProcessorOptions& options);

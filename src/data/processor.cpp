@@ -63,13 +63,11 @@ std::int64_t max_image_pixels(const std::filesystem::path& model_folder,
 
 std::optional<std::int32_t> padding_token(const std::filesystem::path& model_folder) {
   const auto settings_file = model_folder / "tokenizer_config.json";
-  const auto tokenizer_file = model_folder / "tokenizer.json";
-  const bool is_sentencepiece = Tokenizer::is_sentencepiece(model_folder);
-  if (!std::filesystem::exists(settings_file)) return std::nullopt;
-  if (!is_sentencepiece && !std::filesystem::exists(tokenizer_file)) return std::nullopt;
+  const bool has_tokenizer = std::filesystem::exists(model_folder / "tokenizer.json") ||
+                             std::filesystem::exists(model_folder / "tokenizer.model");
+  if (!has_tokenizer || !std::filesystem::exists(settings_file)) return std::nullopt;
   const auto settings = io::read_json_file(settings_file, {.code = ExitCode::model});
-  const Tokenizer tokenizer = is_sentencepiece ? Tokenizer::load_sentencepiece(model_folder)
-                                               : Tokenizer::load(tokenizer_file);
+  const Tokenizer tokenizer = Tokenizer::load_folder(model_folder);
   for (const char* name : {"pad_token", "unk_token"}) {
     nlohmann::json token = settings.value(name, nlohmann::json());
     if (token.is_object()) token = token.value("content", nlohmann::json());

@@ -121,12 +121,10 @@ std::unique_ptr<Processor> make_llama_processor(const std::filesystem::path& mod
                                                 const nlohmann::json& config,
                                                 const ProcessorOptions& options) {
   const io::JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
-  const bool is_sentencepiece = Tokenizer::is_sentencepiece(model_folder);
-  Tokenizer tokenizer =
-      is_sentencepiece ? Tokenizer::load_sentencepiece(model_folder) : load_tokenizer(model_folder);
+  Tokenizer tokenizer = Tokenizer::load_folder(model_folder);
   const std::int64_t vocabulary = root.object("text_config").integer("vocab_size", 1);
   check_vocabulary(tokenizer, root, vocabulary, vocabulary);
-  if (is_sentencepiece) {
+  if (tokenizer.is_sentencepiece()) {
     ChatForm form = sentencepiece_form(model_folder);
     return std::make_unique<LlamaProcessor>(
         ChatProcessor::Parts{std::move(tokenizer), options.prompt, {}, kNoToken}, std::move(form));

@@ -156,7 +156,7 @@ std::unique_ptr<Processor> make_mllama_processor(const std::filesystem::path& mo
   const MllamaImageConfig image = read_mllama_image_config(model_folder, config, options);
   const int model_tiles =
       static_cast<int>(root.object("vision_config").integer_or("max_num_tiles", 4));
-  Tokenizer tokenizer = load_tokenizer(model_folder);
+  Tokenizer tokenizer = Tokenizer::load_folder(model_folder);
   const std::int64_t vocabulary =
       root.object("text_config").integer_or("vocab_size", kPublishedVocabulary, 1);
   check_vocabulary(tokenizer, root, vocabulary + kExtraRows, vocabulary);

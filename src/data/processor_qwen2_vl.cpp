@@ -78,7 +78,7 @@ std::unique_ptr<Processor> make_qwen2_vl_processor(const std::filesystem::path& 
   const JsonObject root(config, (model_folder / "config.json").string(), ExitCode::model);
   const Qwen2VlImageConfig image_config = read_qwen2_vl_image_config(model_folder, options);
   check_patches(image_config, root);
-  Tokenizer tokenizer = load_tokenizer(model_folder);
+  Tokenizer tokenizer = Tokenizer::load_folder(model_folder);
   check_vocabulary(tokenizer, root, vocabulary_of(root), vocabulary_of(root));
   const std::int32_t image_token =
       check_image_token(tokenizer, root, {"<|image_pad|>", "image_token_id", 151655});

@@ -9,6 +9,7 @@
 #include <system_error>
 #include <utility>
 
+#include "medvqa/core/error.h"
 #include "src/text/sentencepiece_model.h"
 #include "src/text/tokenizer_file.h"
 #include "src/text/utf8.h"
@@ -256,9 +257,9 @@ void SettingsReader::read_spaces() {
                                       : SpacePrefix::first;
 }
 
-// The settings' own flags win over tokenizer.json.
+// The settings' own flags count where there is no tokenizer.json only.
 void SettingsReader::read_post_processor(const Json& tokenizer_json) {
-  if (!settings_.contains("add_bos_token") && !settings_.contains("add_eos_token")) {
+  if (!tokenizer_json.empty()) {
     parts_.post_processor = text_detail::read_post_processor(
         tokenizer_json.value("post_processor", Json()), (folder_ / "tokenizer.json").string());
     return;
@@ -294,22 +295,22 @@ TokenizerParts SettingsReader::read(const Json& tokenizer_json) {
 
 }  // namespace
 
-bool is_sentencepiece_folder(const fs::path& folder) {
-  const fs::path json = folder / "tokenizer.json";
-  if (!is_there(json)) return is_there(folder / "tokenizer.model");
-  const VocabularyReader reader(json);
-  return reader.has_byte_fallback(reader.read_json());
-}
-
-TokenizerParts read_sentencepiece_folder(const fs::path& folder) {
+TokenizerParts read_tokenizer_folder(const fs::path& folder) {
   const fs::path json = folder / "tokenizer.json";
   if (!is_there(json)) {
+    if (!is_there(folder / "tokenizer.model")) {
+      throw UserError(ExitCode::model,
+                      fmt::format("{}: found nothing, expected the model's tokenizer; copy "
+                                  "tokenizer.json or tokenizer.model from the Hub folder of the "
+                                  "model",
+                                  json.string()));
+    }
     TokenizerParts parts = VocabularyReader(folder / "tokenizer.model").read_model();
     return SettingsReader(folder, std::move(parts)).read(Json::object());
   }
   VocabularyReader reader(json);
   const Json file = reader.read_json();
-  if (!reader.has_byte_fallback(file)) reader.fail("model.byte_fallback", "false", "true");
+  if (!reader.has_byte_fallback(file)) return read_tokenizer_json(json, file);
   TokenizerParts parts = reader.read_json_model(file["model"]);
   return SettingsReader(folder, std::move(parts)).read(file);
 }

@@ -1,5 +1,5 @@
-// The files of a SentencePiece tokenizer in a model's folder, taken apart as transformers'
-// LlamaTokenizer does it. Internal to the text module.
+// The tokenizer of a model's folder; the files of a SentencePiece one are taken apart as
+// transformers' LlamaTokenizer does it. Internal to the text module.
 #pragma once
 
 #include <filesystem>
@@ -8,9 +8,9 @@
 
 namespace medvqa::text_detail {
 
-bool is_sentencepiece_folder(const std::filesystem::path& folder);
-
-// Errors: UserError(model), one line naming file and key.
-TokenizerParts read_sentencepiece_folder(const std::filesystem::path& folder);
+// SentencePiece is a tokenizer.json with byte_fallback, or none beside a tokenizer.model; any other
+// tokenizer.json is read as by read_tokenizer_file. Errors: UserError(model), one line naming file
+// and key.
+TokenizerParts read_tokenizer_folder(const std::filesystem::path& folder);
 
 }  // namespace medvqa::text_detail

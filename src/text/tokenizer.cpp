@@ -126,12 +126,12 @@ Tokenizer Tokenizer::load(const std::filesystem::path& tokenizer_json) {
   return Tokenizer(std::make_unique<const State>(text_detail::read_tokenizer_file(tokenizer_json)));
 }
 
-bool Tokenizer::is_sentencepiece(const std::filesystem::path& folder) {
-  return text_detail::is_sentencepiece_folder(folder);
+Tokenizer Tokenizer::load_folder(const std::filesystem::path& folder) {
+  return Tokenizer(std::make_unique<const State>(text_detail::read_tokenizer_folder(folder)));
 }
 
-Tokenizer Tokenizer::load_sentencepiece(const std::filesystem::path& folder) {
-  return Tokenizer(std::make_unique<const State>(text_detail::read_sentencepiece_folder(folder)));
+bool Tokenizer::is_sentencepiece() const {
+  return state_->spaces.has_value();
 }
 
 Encoding Tokenizer::encode(std::string_view utf8) const {

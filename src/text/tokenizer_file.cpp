@@ -153,4 +153,8 @@ TokenizerParts read_tokenizer_file(const std::filesystem::path& path) {
   return reader.read(reader.read_json());
 }
 
+TokenizerParts read_tokenizer_json(const std::filesystem::path& path, const Json& file) {
+  return Reader(path).read(file);
+}
+
 }  // namespace medvqa::text_detail

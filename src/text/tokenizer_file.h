@@ -12,5 +12,7 @@ PostProcessor read_post_processor(const nlohmann::json& value, const std::string
 
 // Errors: UserError(model), one line naming file and key.
 TokenizerParts read_tokenizer_file(const std::filesystem::path& path);
+// The same of a file that is parsed already; `path` begins messages.
+TokenizerParts read_tokenizer_json(const std::filesystem::path& path, const nlohmann::json& file);
 
 }  // namespace medvqa::text_detail

@@ -146,5 +146,53 @@ TEST_F(ClassProcessorTest, WrongRecordsAreNamed) {
   expect_user_error(ExitCode::config, {"{site}"}, [&] { processor->prepare(bare); });
 }
 
+// A folder as Llama 2's, but without a chat template: none is needed.
+class SentencePieceClassTest : public ::testing::Test {
+ protected:
+  SentencePieceClassTest() {
+    fs::copy(fs::path(MEDVQA_FIXTURES) / "text/sentencepiece/tokenizer.model", folder_.path());
+    options_.prompt.prompt = "{text}:";
+    options_.classes = Classes{"label", {"r", "l"}, {" right", "lung"}};
+  }
+  std::unique_ptr<Processor> make(const json& settings) {
+    folder_.write("tokenizer_config.json", settings.dump());
+    const json config{{"model_type", "llama"}, {"text_config", {{"vocab_size", 640}}}};
+    return make_processor(folder_.path(), config, options_);
+  }
+  TempFolder folder_;
+  ProcessorOptions options_;
+};
+
+TEST_F(SentencePieceClassTest, ThePromptIsTheWholeText) {
+  Record record;
+  record.id = "r";
+  record.columns = {{"text", "the lung"}, {"label", "l"}};
+  const Example plain = make(json::object())->prepare(record);
+  EXPECT_EQ(plain.ids, Tokenizer::load_folder(folder_.path()).encode("the lung:").ids);
+  EXPECT_EQ(plain.class_index, 1);
+  EXPECT_EQ(make(json::object())->describe(plain), "the lung:[[class \"l\"]]");
+  Ids expected = plain.ids;
+  expected.insert(expected.begin(), 1);
+  EXPECT_EQ(make({{"add_bos_token", true}})->prepare(record).ids, expected);
+  expected.push_back(2);
+  EXPECT_EQ(make({{"add_bos_token", true}, {"add_eos_token", true}})->prepare(record).ids,
+            expected);
+}
+
+// A word takes the mark of the blank before it along, whether there is one or not.
+TEST_F(SentencePieceClassTest, EveryClassHasATokenOfItsOwn) {
+  make(json::object());
+  const Tokenizer tokenizer = Tokenizer::load_folder(folder_.path());
+  EXPECT_EQ(
+      class_tokens(folder_.path(), *options_.classes),
+      (Ids{*tokenizer.token_id("\xe2\x96\x81right"), *tokenizer.token_id("\xe2\x96\x81lung")}));
+  options_.classes->texts = {"right", " right"};
+  expect_user_error(ExitCode::config, {"\"r\"", "\"l\"", "of its own"},
+                    [&] { make(json::object()); });
+  options_.classes->texts = {"right", "1"};
+  expect_user_error(ExitCode::config, {"\"1\"", "\"l\"", "2 tokens", "a short word"},
+                    [&] { make(json::object()); });
+}
+
 }  // namespace
 }  // namespace medvqa::data

@@ -125,6 +125,16 @@ TEST_F(SentencePieceProcessorTest, TheTemplateIsRecognised) {
   EXPECT_NE(file->describe(file->prepare(record)).find("[INST]"), std::string::npos);
 }
 
+TEST_F(SentencePieceProcessorTest, ThePaddingTokenIsKnown) {
+  EXPECT_EQ(padding_token(folder_.path()), std::nullopt);
+  make({{"chat_template", templates_.at("llama2")}, {"unk_token", "<unk>"}});
+  EXPECT_EQ(padding_token(folder_.path()), 0);
+  make({{"chat_template", templates_.at("llama2")}, {"pad_token", {{"content", "</s>"}}}});
+  EXPECT_EQ(padding_token(folder_.path()), 2);
+  fs::remove(folder_.path() / "tokenizer.model");
+  EXPECT_EQ(padding_token(folder_.path()), std::nullopt);
+}
+
 TEST_F(SentencePieceProcessorTest, OtherTemplatesAreRefused) {
   for (const json& settings : {json::object(), json{{"chat_template", "{{ messages }}"}}}) {
     expect_user_error(ExitCode::model, {"tokenizer_config.json", "chat_template", "TinyLlama"},

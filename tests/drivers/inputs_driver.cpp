@@ -39,7 +39,7 @@ void put_raw(const std::vector<T>& values) {
 
 void tokenize(const std::string& path) {
   const medvqa::Tokenizer tokenizer = std::filesystem::is_directory(path)
-                                          ? medvqa::Tokenizer::load_sentencepiece(path)
+                                          ? medvqa::Tokenizer::load_folder(path)
                                           : medvqa::Tokenizer::load(path);
   for (std::string line; std::getline(std::cin, line);) {
     const medvqa::Encoding encoding = tokenizer.encode(json::parse(line).get<std::string>());

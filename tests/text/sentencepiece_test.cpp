@@ -47,7 +47,7 @@ class SentencePiece : public testing::Test {
   SentencePiece() { folder_.write("tokenizer.model", bytes_of(fixture("tokenizer.model"))); }
   Tokenizer load(const json& settings) {
     folder_.write("tokenizer_config.json", settings.dump());
-    return Tokenizer::load_sentencepiece(folder_.path());
+    return Tokenizer::load_folder(folder_.path());
   }
   std::string error_of(const json& settings) {
     try {
@@ -80,10 +80,10 @@ TEST_F(SentencePiece, EqualsTheReference) {
 }
 
 TEST_F(SentencePiece, AJsonOfThatKindIsReadInstead) {
-  EXPECT_TRUE(Tokenizer::is_sentencepiece(folder_.path()));
+  EXPECT_TRUE(load(json::object()).is_sentencepiece());
   folder_.write("tokenizer.json",
                 bytes_of(fs::path(MEDVQA_FIXTURES) / "text/qwen2_tokenizer.json"));
-  EXPECT_FALSE(Tokenizer::is_sentencepiece(folder_.path()));
+  EXPECT_FALSE(load(json::object()).is_sentencepiece());
   json vocabulary = {{"\xe2\x96\x81", 0},
                      {"a", 1},
                      {"\xe2\x96\x81"
@@ -101,16 +101,42 @@ TEST_F(SentencePiece, AJsonOfThatKindIsReadInstead) {
               {"merges", {"\xe2\x96\x81 a"}}}},
             {"added_tokens", {{{"id", 259}, {"content", "<s>"}, {"special", true}}}}};
   folder_.write("tokenizer.json", file.dump());
-  EXPECT_TRUE(Tokenizer::is_sentencepiece(folder_.path()));
   const json settings{{"eos_token", "<s>"}, {"unk_token", nullptr}};
   EXPECT_EQ(load(settings).encode("a<s>ab").ids, (std::vector<std::int32_t>{2, 259, 1, 3 + 'b'}));
   EXPECT_EQ(load(settings).vocab_size(), 260);
+  EXPECT_TRUE(load(settings).is_sentencepiece());
+  // Beside it, the settings' own flags do not count: its post_processor does.
+  const json flags{{"eos_token", "<s>"}, {"unk_token", nullptr}, {"add_eos_token", true}};
+  EXPECT_TRUE(load(flags).special_tokens().after.empty());
+  file["post_processor"] = json::parse(
+      R"({"type": "TemplateProcessing", "special_tokens": {"<s>": {"ids": [259]}},
+          "single": [{"SpecialToken": {"id": "<s>"}}, {"Sequence": {"id": "A"}}]})");
+  folder_.write("tokenizer.json", file.dump());
+  EXPECT_EQ(load(flags).special_tokens().before, (std::vector<std::int32_t>{259}));
+  EXPECT_TRUE(load(flags).special_tokens().after.empty());
   // The byte-level reader still refuses it.
   EXPECT_THROW(Tokenizer::load(folder_.path() / "tokenizer.json"), UserError);
   file["model"]["vocab"].erase("<0x41>");
   folder_.write("tokenizer.json", file.dump());
   EXPECT_NE(error_of(settings).find("<0x41>"), std::string::npos);
   EXPECT_THROW(load({{"eos_token", "<s>"}}).encode("\xff"), UserError);
+}
+
+TEST_F(SentencePiece, FlagsSayWhatStandsAroundAText) {
+  const auto around = [&](const json& settings) {
+    const SpecialTokens found = load(settings).special_tokens();
+    return std::make_pair(found.before, found.after);
+  };
+  using Ids = std::vector<std::int32_t>;
+  EXPECT_EQ(around(json::object()), std::make_pair(Ids{}, Ids{}));
+  EXPECT_EQ(around({{"add_bos_token", true}}), std::make_pair(Ids{1}, Ids{}));
+  EXPECT_EQ(around({{"add_bos_token", false}, {"add_eos_token", true}}),
+            std::make_pair(Ids{}, Ids{2}));
+}
+
+TEST_F(SentencePiece, AFolderWithoutATokenizerIsNamed) {
+  fs::remove(folder_.path() / "tokenizer.model");
+  EXPECT_NE(error_of(json::object()).find("tokenizer.json"), std::string::npos);
 }
 
 TEST_F(SentencePiece, WhatIsWrongIsNamed) {

@@ -71,7 +71,7 @@ class Processor {
   virtual std::string describe(const Example& example) const = 0;
 };
 
-// Chooses by "model_type" of `config` (io/model_config.h); reads tokenizer.json and
+// Chooses by "model_type" of `config` (io/model_config.h); reads the tokenizer's files and
 // preprocessor_config.json in `model_folder`. UserError(ExitCode::model) names what is missing,
 // and a vocabulary larger than the model's.
 std::unique_ptr<Processor> make_processor(const std::filesystem::path& model_folder,

@@ -48,12 +48,11 @@ struct SpecialTokens {
 
 class Tokenizer {
  public:
-  // Errors: UserError(model), naming file and key.
+  // A byte-level one. Errors: UserError(model), naming file and key.
   static Tokenizer load(const std::filesystem::path& tokenizer_json);
-  // Whether a model folder's tokenizer is LlamaTokenizer's kind: a tokenizer.json with
-  // byte_fallback, or none beside a tokenizer.model.
-  static bool is_sentencepiece(const std::filesystem::path& folder);
-  static Tokenizer load_sentencepiece(const std::filesystem::path& folder);
+  // A model folder's, of either kind: LlamaTokenizer's is a tokenizer.json with byte_fallback, or
+  // none beside a tokenizer.model. Errors: UserError(model), also if there is neither file.
+  static Tokenizer load_folder(const std::filesystem::path& folder);
 
   ~Tokenizer();
   Tokenizer(Tokenizer&&) noexcept;
@@ -64,12 +63,17 @@ class Tokenizer {
   Encoding encode(std::string_view utf8) const;
 
   // What post_processor's TemplateProcessing puts around a single text (add_special_tokens=True of
-  // the reference); nothing without one. Errors: UserError(model) for a post_processor that is not
-  // TemplateProcessing, ByteLevel or a Sequence of them.
+  // the reference); nothing without one. Beside a tokenizer.model alone, what add_bos_token and
+  // add_eos_token of tokenizer_config.json say; with a tokenizer.json they do not count. Errors:
+  // UserError(model) for a post_processor that is not TemplateProcessing, ByteLevel or a Sequence
+  // of them.
   SpecialTokens special_tokens() const;
 
   // Ids to text; invalid UTF-8 becomes U+FFFD, ids outside the vocabulary nothing.
   std::string decode(std::span<const std::int32_t> ids, bool skip_special) const;
+
+  // Whether it is LlamaTokenizer's kind.
+  bool is_sentencepiece() const;
 
   // The id of a token as the file writes it (" the" is "Ġthe"), added tokens included.
   std::optional<std::int32_t> token_id(std::string_view token) const;
