@@ -1,9 +1,12 @@
-"""Text classification with LLaMA 3: the family's random checkpoints, a head trimmed to the rows of
-the classes' tokens and trained in f32, and texts with a class.
+"""Text classification with LLaMA 2 and 3: the family's random checkpoints, a head trimmed to the
+rows of the classes' tokens and trained in f32, and texts with a class.
 
 A text's tokens are those of transformers' own tokenizer call, special tokens included; the recipe
 draws what tokenizer.json's post_processor puts around it. What tokenizer_config.json says about it
-does not count in transformers 5.17, which "settings" holds.
+does not count beside a tokenizer.json in transformers 5.17, which "settings" holds; beside a
+tokenizer.model alone nothing else does.
+
+AdamW-8bit keeps f32 moments of tensors below 4096 elements: some heads are smaller, some not.
 """
 
 import dataclasses
@@ -15,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-from reference import llama_family, samples
+from reference import llama_family, samples, sentencepiece_tokenizer
 
 MODEL = llama_family.MODEL
 TARGETS = llama_family.TARGETS
@@ -25,13 +28,18 @@ position_ids = llama_family.position_ids
 image_arguments = llama_family.image_arguments
 PROMPT = "Report: {text}\n{{site {site}}} class:"
 LABELS = ["no", "yes", "10", "9", "unclear", "B|A", "é"]  # neither sorted nor plain
+# Texts that may be one token: marks and digits to Llama 3's kind only, words that the merges drawn
+# reach to either.
+TEXTS = ["A", "7", "é", " no", "yes", " the", "lung", "e", " a", "z", "#", "0", " in", "is", " to",
+         "this", " of", "image", " I", "W", "H", " right", "T", " s", "t", "D", "i", " l", "p", "b",
+         "m", " c", "u", "h", " n", "What", " The", "mass", "Is", "d"]
 
 
 @dataclasses.dataclass
 class Recipe(llama_family.Recipe):
     """A checkpoint, its adapter, and the classes."""
 
-    classes: int = 2
+    classes: int = 2           # many times hidden, 4096: an 8-bit state of the head
     special: str = "none"      # none | post_processor | settings | both_ends
     head_file: bool = False    # whether the starting adapter has a head of its own
     family = "llama_classes"
@@ -41,10 +49,13 @@ def draw(seed: int) -> Recipe:
     """The recipe of a seed."""
     rng = random.Random(seed + 5)
     base = dataclasses.asdict(llama_family.draw(seed))
-    # Classification reads the special tokens from tokenizer.json.
-    base["sentencepiece"] = ""
     base["rslora"] = rng.random() < 0.5
-    return Recipe(**base, classes=rng.randint(2, 5), head_file=rng.random() < 0.5,
+    count = rng.randint(2, 5)
+    if rng.random() < 0.4:
+        # Wide rather than many classes: every one needs a token of a small vocabulary.
+        base |= {"heads": 4, "kv_heads": 2, "head_dim": 64, "merges": max(base["merges"], 100)}
+        count = 4096 // 256 + rng.choice([0, 0, 1, 3])
+    return Recipe(**base, classes=count, head_file=rng.random() < 0.5,
                   special=rng.choice(["none", "post_processor", "settings", "both_ends"]))
 
 
@@ -61,37 +72,55 @@ def _template(before: list[str], after: list[str], ids: dict) -> dict:
 def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     """The family's checkpoint, then who adds special tokens."""
     llama_family.write_checkpoint(recipe, folder)
+    if recipe.special == "none":
+        return
+    settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     file = folder / "tokenizer.json"
+    if recipe.special == "settings" or not file.exists():
+        settings |= {"add_bos_token": recipe.special != "settings" or recipe.seed % 5 > 0,
+                     "add_eos_token": recipe.special == "both_ends" or recipe.seed % 3 == 0}
+        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
+        return
     content = json.loads(file.read_text(encoding="utf-8"))
     ids = {token["content"]: token["id"] for token in content["added_tokens"]}
-    begin, end = "<|begin_of_text|>", "<|eot_id|>"
+    begin, end = settings["bos_token"], settings["eos_token"]
     if recipe.special == "post_processor":
         content["post_processor"] = {"type": "Sequence", "processors": [
             content["post_processor"], _template([begin], [], ids)]}
-    elif recipe.special == "both_ends":
+    else:
         content["post_processor"] = _template([begin], [end], ids)
-    elif recipe.special == "settings":
-        settings = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
-        settings |= {"add_bos_token": True, "add_eos_token": recipe.seed % 3 == 0}
-        (folder / "tokenizer_config.json").write_text(json.dumps(settings, indent=2) + "\n")
     file.write_text(json.dumps(content, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def load_tokenizer(checkpoint: Path):
+    """transformers' tokenizer of the checkpoint."""
+    if (checkpoint / "tokenizer.model").exists():
+        return sentencepiece_tokenizer.load(checkpoint)
+    return PreTrainedTokenizerFast.from_pretrained(checkpoint)
+
+
+def _plain_ids(tokenizer, text: str) -> list[int]:
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
 
 
 def classes(recipe: Recipe, checkpoint: Path) -> dict[str, str]:
     """label -> text of one token, in a drawn order."""
     rng = random.Random(recipe.seed + 6)
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
-    texts = [t for t in ["A", "7", "é", " no", " yes", " the", " lung", "e", " a", "z", "#", "0"]
-             if len(tokenizer(t, add_special_tokens=False)["input_ids"]) == 1]
-    chosen = rng.sample(texts, recipe.classes)
-    return dict(zip(rng.sample(LABELS, recipe.classes), chosen))
+    tokenizer = load_tokenizer(checkpoint)
+    texts = {}  # by token: to SentencePiece "lung" and " lung" are one
+    for text in TEXTS:
+        ids = _plain_ids(tokenizer, text)
+        if len(ids) == 1:
+            texts.setdefault(ids[0], text)
+    chosen = rng.sample(list(texts.values()), recipe.classes)
+    labels = LABELS + [f"label {i}" for i in range(len(LABELS), recipe.classes)]
+    return dict(zip(rng.sample(labels, recipe.classes), chosen))
 
 
 def token_ids(recipe: Recipe, checkpoint: Path) -> list[int]:
     """The rows of the head, in the order of the classes."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(checkpoint)
-    return [tokenizer(text, add_special_tokens=False)["input_ids"][0]
-            for text in classes(recipe, checkpoint).values()]
+    tokenizer = load_tokenizer(checkpoint)
+    return [_plain_ids(tokenizer, text)[0] for text in classes(recipe, checkpoint).values()]
 
 
 class Head(torch.nn.Module):
@@ -134,14 +163,12 @@ def write_samples(recipe: Recipe, count: int, folder: Path) -> None:
     labels = list(classes(recipe, folder / "checkpoint"))
     rows = [{"text": samples.draw_text(rng, 1, 30), "site": rng.randint(1, 20),
              "label": rng.choice(labels)} for _ in range(count)]
-    (folder / "dataset.jsonl").write_text(
-        "".join(json.dumps(row, ensure_ascii=rng.random() < 0.5) + "\n" for row in rows),
-        encoding="utf-8")
+    samples.write_rows(rows, rng, folder)
 
 
 def encoded(recipe: Recipe, folder: Path, sample) -> list:
     """The samples of folder/dataset.jsonl; `sample` is run_reference.Sample."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder / "checkpoint")
+    tokenizer = load_tokenizer(folder / "checkpoint")
     labels = list(classes(recipe, folder / "checkpoint"))
     result = []
     for row in samples.read_dataset(folder):
