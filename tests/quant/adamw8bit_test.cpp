@@ -88,6 +88,24 @@ TEST(AdamW8Bit, ShortBlocksAndZeroGradientsAreHarmless) {
   EXPECT_EQ(p[0], (1.0f * golden_factors(1).decay) * golden_factors(1).decay);
 }
 
+// Of a maximum below 2.94e-39 the inverse is infinite: bitsandbytes on a CPU stores the largest
+// code for whatever is not 0, and code 0 for 0.
+TEST(AdamW8Bit, BlocksOfDenormalMomentsAreStored) {
+  const std::vector<float> g = {3e-19f, 0.0f, -2e-19f};
+  std::vector<float> p(3, 1.0f);
+  std::vector<std::uint8_t> m(3, 0), v(3, 0);
+  float m_absmax = 0, v_absmax = 0;
+  adamw_block_8bit(golden_factors(1), adamw_tables(), 3, g.data(), p.data(), m.data(), v.data(),
+                   m_absmax, v_absmax);
+  EXPECT_EQ(
+      m, (std::vector<std::uint8_t>{
+             255, 131, signed_grid_codes()[static_cast<std::size_t>(grid_index(-2.0f / 3.0f))]}));
+  EXPECT_EQ(v, (std::vector<std::uint8_t>{255, 0, 255}));
+  EXPECT_GT(v_absmax, 0.0f);
+  EXPECT_LT(v_absmax, 2.94e-39f);
+  EXPECT_GT(m_absmax, 2e-20f);
+}
+
 TEST(AdamW8Bit, NearestCodesStayWithinOneOfTheGridAndKeepTheSign) {
   const float* map = signed_dynamic_map().data();
   EXPECT_EQ(nearest_code_m(map, -1e-12f, 1.0f), 126);

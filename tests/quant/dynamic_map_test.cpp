@@ -48,6 +48,8 @@ TEST(DynamicMap, GridCodesAreTheNearestEntryOfThePoint) {
   EXPECT_EQ(grid_index(-1.0f), 0);
   EXPECT_EQ(grid_index(1.0f), kGridPoints - 1);
   EXPECT_EQ(grid_index(7.0f), kGridPoints - 1);
+  EXPECT_EQ(grid_index(-std::numeric_limits<float>::infinity()), 0);
+  EXPECT_EQ(grid_index(std::numeric_limits<float>::quiet_NaN()), 0);
   for (int i = 0; i < kGridPoints; ++i) {
     const float x = -1.0f + 2.0f * static_cast<float>(i) / static_cast<float>(kGridPoints - 1);
     const auto k = static_cast<std::size_t>(i);

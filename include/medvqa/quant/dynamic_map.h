@@ -45,11 +45,12 @@ constexpr std::uint8_t search_map(const float* map, float x, bool is_signed) {
 
 // bitsandbytes 0.50.2 on a CPU looks codes up in a table of 65,536 equidistant points of [-1, 1]:
 // x is first moved to the nearest of them (3e-5 apart), then to the nearest entry, the lower one
-// on a tie. So 0 in an unsigned map becomes code 7 (7.75e-6), and no code below that is used.
+// on a tie. So 0 in an unsigned map becomes code 7 (7.75e-6), and no code below that is used but
+// for NaN, which becomes code 0: 0 times the infinite inverse of a block's maximum below 2.94e-39.
 constexpr int kGridPoints = 65536;
 
 constexpr int grid_index(float x) {
-  const float clamped = x < -1.0f ? -1.0f : (x > 1.0f ? 1.0f : x);
+  const float clamped = x > -1.0f ? (x < 1.0f ? x : 1.0f) : -1.0f;
   const float position = (clamped + 1.0f) * 0.5f * static_cast<float>(kGridPoints - 1);
   return static_cast<int>(position + 0.5f);  // NOLINT(bugprone-incorrect-roundings): as there
 }
