@@ -119,6 +119,11 @@ def compare_training(table: compare.Table, medvqa: program.Program, case: Case) 
     compare.compare_training(table, medvqa.train(config, run), case.records)
     written = program.read_adapter(run / "adapter")
     compare.compare_adapter(table, written, case.adapter)
+    start = run_reference.Reference(case.checkpoint, case.recipe, case.folder / "adapter")
+    for name, parameter in start.head.items():
+        before = parameter.detach().numpy()
+        table.at_most(f"{name}: the change", compare.norm(
+            written[name] - before, case.adapter[name] - before), compare.BARS["head_change"])
 
     base = run_reference.load_base(case.checkpoint, case.recipe, torch.float32)
     model = PeftModel.from_pretrained(base, run / "adapter")
