@@ -38,6 +38,13 @@ def fill(model: torch.nn.Module, seed: int, value=drawn) -> None:
         parameter.data.copy_(value(name, noise))
 
 
+def fill_of_recipe(model: torch.nn.Module, recipe) -> None:
+    """The same for a recipe with `tied` and `hidden`: embeddings that are the head as well are
+    small, as logits of tens make losses of 0 and 50, where rounding is all that differs."""
+    scale = 2 / math.sqrt(recipe.hidden) if recipe.tied else 1.0
+    fill(model, recipe.seed, lambda name, noise: drawn(name, noise, scale))
+
+
 def quantization(recipe) -> BitsAndBytesConfig:
     """The bitsandbytes settings under which transformers quantises the 16-bit weights."""
     return BitsAndBytesConfig(

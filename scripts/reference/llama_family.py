@@ -117,7 +117,7 @@ def write_checkpoint(recipe: Recipe, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_tokenizer = write_sentencepiece if recipe.sentencepiece else write_llama3
     model = LlamaForCausalLM(configuration(recipe, *write_tokenizer(recipe, folder)))
-    checkpoints.fill(model, recipe.seed)
+    checkpoints.fill_of_recipe(model, recipe)
     checkpoints.save(model, recipe, folder)
     if recipe.hub_config:
         checkpoints.llama_config_of_the_hub(folder / "config.json")

@@ -8,7 +8,6 @@ biases and gates not zero.
 
 import dataclasses
 import json
-import math
 import random
 from pathlib import Path
 
@@ -138,9 +137,7 @@ def write_model(recipe: Recipe, folder: Path, kind: type, configuration_of) -> N
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = tokenizers_of_ours.build(recipe.merges)
     model = kind(configuration_of(recipe, tokenizer))
-    scale = 2 / math.sqrt(recipe.hidden) if recipe.tied else 1.0
-    checkpoints.fill(model, recipe.seed,
-                     lambda name, noise: checkpoints.drawn(name, noise, scale))
+    checkpoints.fill_of_recipe(model, recipe)
     checkpoints.save(model, recipe, folder)
     checkpoints.respell(folder, _new_name if recipe.new_prefixes else _hub_name)
     if recipe.flat_config:
