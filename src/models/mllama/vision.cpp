@@ -273,6 +273,9 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input,
   std::vector<StepVar> features;
   StepVar x = local(tape, embedding_.forward(tape, pixels, images), parts, features);
   x = between(tape, x, images);
+  // The last block has hardly a row to leave out: unused slots are keys of the text before a
+  // picture (cross_layout), and padding is 28 rows of 6,432, whose keys and values its tokens
+  // attend to.
   for (const VisionBlock& block : global_) {
     x = tape.run({x}, [&block, parts](Tape& t, std::span<const Var> in) {
       return block.forward(t, in[0], parts);
