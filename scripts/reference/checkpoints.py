@@ -104,3 +104,10 @@ def keep_rms_norms_double(model: torch.nn.Module, kind: type) -> None:
     for module in model.modules():
         if isinstance(module, kind):
             module.forward = rms_norm.__get__(module)
+
+
+def draw_scale(rng, rslora_share: float = 0.3) -> dict:
+    """alpha and rslora of an adapter. Under rsLoRA a scale of 32 / sqrt(8) would multiply rounding:
+    both sides' own f32 errors against f64 then come near the bars."""
+    alpha, rslora = rng.choice([8, 16, 32]), rng.random() < rslora_share
+    return {"alpha": 8 if rslora else alpha, "rslora": rslora}

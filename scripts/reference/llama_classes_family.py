@@ -18,7 +18,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedTokenizerFast
 
-from reference import llama_family, samples, sentencepiece_tokenizer
+from reference import checkpoints, llama_family, samples, sentencepiece_tokenizer
 
 MODEL = llama_family.MODEL
 TARGETS = llama_family.TARGETS
@@ -49,15 +49,12 @@ def draw(seed: int) -> Recipe:
     """The recipe of a seed."""
     rng = random.Random(seed + 5)
     base = dataclasses.asdict(llama_family.draw(seed))
-    base["rslora"] = rng.random() < 0.5
+    base |= checkpoints.draw_scale(rng, rslora_share=0.5)
     count = rng.randint(2, 5)
     if rng.random() < 0.4:
         # Wide rather than many classes: every one needs a token of a small vocabulary.
         base |= {"heads": 4, "kv_heads": 2, "head_dim": 64, "merges": max(base["merges"], 100)}
         count = 4096 // 256 + rng.choice([0, 0, 1, 3])
-        # Adapters of scale 32 / sqrt(8) multiply rounding: the reference's own f32 losses are then
-        # 9.3e-5 from its f64 ones after ten steps, near the bar.
-        base["alpha"] = 8 if base["rslora"] else base["alpha"]
     return Recipe(**base, classes=count, head_file=rng.random() < 0.5,
                   special=rng.choice(["none", "post_processor", "settings", "both_ends"]))
 

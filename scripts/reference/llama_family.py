@@ -97,7 +97,7 @@ def draw(seed: int) -> Recipe:
         merges=rng.randrange(40, 160), spare_rows=rng.choice([0, 1, 10]), skip_modules=skipped,
         hub_config=rng.random() < 0.5, sharded=rng.random() < 0.5,
         merges_as_text=rng.random() < 0.5, rope_theta=rng.choice([10000.0, 500000.0]), r=r,
-        alpha=rng.choice([8, 16, 32]), rslora=rng.random() < 0.3,
+        **checkpoints.draw_scale(rng),
         sentencepiece=rng.choice(["", "llama2", "zephyr"]), legacy=rng.random() < 0.5)
 
 

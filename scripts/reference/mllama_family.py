@@ -120,8 +120,8 @@ def draw(seed: int) -> Recipe:
         merges=rng.randrange(40, 160), spare_tokens=rng.choice([0, 1, 10]), skip_modules=skipped,
         hub_config=rng.random() < 0.5, llama3_rope=rng.random() < 0.7,
         new_prefixes=rng.random() < 0.5, sharded=rng.random() < 0.5,
-        merges_as_text=rng.random() < 0.5, r=r, alpha=rng.choice([8, 16, 32]),
-        rslora=rng.random() < 0.3)
+        merges_as_text=rng.random() < 0.5, r=r,
+        **checkpoints.draw_scale(rng))
 
 
 def build_tokenizer(recipe: Recipe):

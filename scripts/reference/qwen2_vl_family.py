@@ -93,7 +93,7 @@ def draw(seed: int) -> Recipe:
         sharded=rng.random() < 0.5, merges_as_text=rng.random() < 0.5,
         min_pixels=56 * 56, max_pixels=rng.choice([12, 20, 30]) * 28 * 28,
         rope_theta=rng.choice([10000.0, 1000000.0]), r=r,
-        alpha=rng.choice([8, 16, 32]), rslora=rng.random() < 0.3)
+        **checkpoints.draw_scale(rng))
 
 
 def language(recipe: Recipe, tokenizer) -> dict:
