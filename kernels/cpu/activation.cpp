@@ -10,14 +10,15 @@ namespace {
 
 template <class Function, class T>
 MEDVQA_VECTOR_CLONES void activate(const T* x, std::int64_t n, T* y) {
-  for (std::int64_t c = 0; c < n; ++c) y[c] = static_cast<T>(Function::value(load(x[c])));
+  put_row(y, n, false, [=](std::int64_t c) MEDVQA_INLINE { return Function::value(load(x[c])); });
 }
 
 template <class Function, class T>
 MEDVQA_VECTOR_CLONES void activate_backward(const T* x, const T* dy, std::int64_t n,
                                             bool accumulate, T* dx) {
-  put_row(dx, n, accumulate,
-          [=](std::int64_t c) { return load(dy[c]) * Function::derivative(load(x[c])); });
+  put_row(dx, n, accumulate, [=](std::int64_t c) MEDVQA_INLINE {
+    return load(dy[c]) * Function::derivative(load(x[c]));
+  });
 }
 
 }  // namespace

@@ -21,14 +21,20 @@ void put(T& destination, Accumulator<T> value, bool accumulate) {
   destination = static_cast<T>(accumulate ? load(destination) + value : value);
 }
 
+// After the parameters of a lambda given to put_row: a call in the loop would keep it scalar.
+#define MEDVQA_INLINE __attribute__((always_inline))
+
 // destination[c] = value(c), or += value(c), for c in [0, n). The choice stands outside the loops,
-// which become vector code.
+// which become vector code: value(c) may read place c of the destination, but no other, which the
+// compiler has to be told.
 template <class T, class F>
 [[gnu::always_inline]] inline void put_row(T* destination, std::int64_t n, bool accumulate,
                                            F&& value) {
   if (accumulate) {
+#pragma omp simd
     for (std::int64_t c = 0; c < n; ++c) put(destination[c], value(c), true);
   } else {
+#pragma omp simd
     for (std::int64_t c = 0; c < n; ++c) put(destination[c], value(c), false);
   }
 }

@@ -1,5 +1,4 @@
 // Products through oneDNN (f32, bf16), through f32 copies (f16), and plain loops (f64).
-#include <unordered_map>
 #include <utility>
 
 #include "kernels/cpu/activation.h"
@@ -32,28 +31,37 @@ MatmulCache::MatmulCache() : engine_(dnnl::engine::kind::cpu, 0), stream_(engine
 
 MatmulCache::Entry MatmulCache::make(const ops::Gemm& p, bool add_to_c) const {
   Entry e;
-  e.a = describe(p.a, p.transpose_a);
-  e.b = describe(p.b, p.transpose_b);
-  e.c = describe(p.c, ops::Transpose::no);
+  const dnnl::memory::desc a = describe(p.a, p.transpose_a);
+  const dnnl::memory::desc b = describe(p.b, p.transpose_b);
+  const dnnl::memory::desc c = describe(p.c, ops::Transpose::no);
+  dnnl::memory::desc bias;
   dnnl::primitive_attr attributes;
   dnnl::post_ops after;
   if (p.alpha != 1) attributes.set_output_scales(0, {static_cast<float>(p.alpha)});
   if (add_to_c) after.append_sum(1.0f);
   if (p.bias_N) {
-    e.bias = dnnl::memory::desc({1, p.c.dim(1)}, dnnl_type(p.bias_N.dtype), {p.c.dim(1), 1});
+    bias = dnnl::memory::desc({1, p.c.dim(1)}, dnnl_type(p.bias_N.dtype), {p.c.dim(1), 1});
     // oneDNN's own bias would be scaled by alpha as well.
     if (p.alpha != 1) {
       e.bias_argument = DNNL_ARG_ATTR_MULTIPLE_POST_OP(after.len()) | DNNL_ARG_SRC_1;
-      after.append_binary(dnnl::algorithm::binary_add, e.bias);
+      after.append_binary(dnnl::algorithm::binary_add, bias);
     }
   }
   attributes.set_post_ops(after);
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const auto d = p.bias_N && p.alpha == 1 ? dnnl::matmul::desc(e.a, e.b, e.bias, e.c)
-                                          : dnnl::matmul::desc(e.a, e.b, e.c);
+  const auto d =
+      p.bias_N && p.alpha == 1 ? dnnl::matmul::desc(a, b, bias, c) : dnnl::matmul::desc(a, b, c);
   const dnnl::matmul::primitive_desc chosen(d, attributes, engine_);
-  e.scratchpad = chosen.scratchpad_desc();
   e.primitive = dnnl::matmul(chosen);
+  const auto add = [&](int argument, const dnnl::memory::desc& layout) {
+    e.operands.emplace(argument, dnnl::memory(layout, engine_, DNNL_MEMORY_NONE));
+  };
+  add(DNNL_ARG_SCRATCHPAD, chosen.scratchpad_desc());
+  add(DNNL_ARG_SRC, a);
+  add(DNNL_ARG_WEIGHTS, b);
+  add(DNNL_ARG_DST, c);
+  if (p.bias_N) add(e.bias_argument, bias);
+  e.scratchpad_bytes = chosen.scratchpad_desc().get_size();
   return e;
 }
 
@@ -79,15 +87,14 @@ void MatmulCache::run(const ops::Gemm& p, bool add_to_c) {
     if (entries_.size() >= kMostEntries) entries_.clear();
     found = entries_.emplace(key, make(p, add_to_c)).first;
   }
-  const Entry& e = found->second;
-  if (scratchpad_.size() < e.scratchpad.get_size()) scratchpad_.resize(e.scratchpad.get_size());
-  std::unordered_map<int, dnnl::memory> operands{
-      {DNNL_ARG_SCRATCHPAD, dnnl::memory(e.scratchpad, engine_, scratchpad_.data())},
-      {DNNL_ARG_SRC, dnnl::memory(e.a, engine_, p.a.data)},
-      {DNNL_ARG_WEIGHTS, dnnl::memory(e.b, engine_, p.b.data)},
-      {DNNL_ARG_DST, dnnl::memory(e.c, engine_, p.c.data)}};
-  if (p.bias_N) operands.emplace(e.bias_argument, dnnl::memory(e.bias, engine_, p.bias_N.data));
-  e.primitive.execute(stream_, operands);
+  Entry& e = found->second;
+  if (scratchpad_.size() < e.scratchpad_bytes) scratchpad_.resize(e.scratchpad_bytes);
+  e.operands.at(DNNL_ARG_SCRATCHPAD).set_data_handle(scratchpad_.data());
+  e.operands.at(DNNL_ARG_SRC).set_data_handle(p.a.data);
+  e.operands.at(DNNL_ARG_WEIGHTS).set_data_handle(p.b.data);
+  e.operands.at(DNNL_ARG_DST).set_data_handle(p.c.data);
+  if (p.bias_N) e.operands.at(e.bias_argument).set_data_handle(p.bias_N.data);
+  e.primitive.execute(stream_, e.operands);
   stream_.wait();
 }
 

@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <map>
 #include <oneapi/dnnl/dnnl.hpp>
+#include <unordered_map>
 #include <vector>
 
 #include "medvqa/ops/params.h"
@@ -23,8 +24,10 @@ class MatmulCache {
   static constexpr std::size_t kMostEntries = 512;
   using Key = std::array<std::int64_t, 13>;
   struct Entry {
-    dnnl::memory::desc a, b, c, bias, scratchpad;
     dnnl::matmul primitive;
+    // By argument; where they lie is set at each call.
+    std::unordered_map<int, dnnl::memory> operands;
+    std::size_t scratchpad_bytes = 0;
     int bias_argument = DNNL_ARG_BIAS;
   };
   Entry make(const ops::Gemm& p, bool add_to_c) const;

@@ -17,7 +17,7 @@ MEDVQA_VECTOR_CLONES void gated(const T* gate, const T* up, std::int64_t n, T* y
 template <class T>
 MEDVQA_VECTOR_CLONES void gate_gradient(const T* gate, const T* up, const T* dy, std::int64_t n,
                                         bool accumulate, T* dgate) {
-  put_row(dgate, n, accumulate, [=](std::int64_t f) {
+  put_row(dgate, n, accumulate, [=](std::int64_t f) MEDVQA_INLINE {
     return load(dy[f]) * load(up[f]) * Silu<Accumulator<T>>::derivative(load(gate[f]));
   });
 }
@@ -25,8 +25,9 @@ MEDVQA_VECTOR_CLONES void gate_gradient(const T* gate, const T* up, const T* dy,
 template <class T>
 MEDVQA_VECTOR_CLONES void up_gradient(const T* gate, const T* dy, std::int64_t n, bool accumulate,
                                       T* dup) {
-  put_row(dup, n, accumulate,
-          [=](std::int64_t f) { return load(dy[f]) * Silu<Accumulator<T>>::value(load(gate[f])); });
+  put_row(dup, n, accumulate, [=](std::int64_t f) MEDVQA_INLINE {
+    return load(dy[f]) * Silu<Accumulator<T>>::value(load(gate[f]));
+  });
 }
 
 }  // namespace

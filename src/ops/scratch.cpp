@@ -14,7 +14,8 @@ std::size_t count(std::int64_t n) {
 
 // Sizes of one thread's attention, in bytes.
 struct HeadBytes {
-  std::size_t scores, scores_operand, tile, tile_operand, head, head_operand;
+  std::size_t scores, scores_operand, tile, tile_operand, head, head_operand, queries,
+      queries_operand, deltas;
 };
 
 HeadBytes head_bytes(const Attention& p) {
@@ -23,13 +24,16 @@ HeadBytes head_bytes(const Attention& p) {
   const std::size_t operand = p.q_THD.dtype == DType::bf16 ? 2 : sum;
   const std::int64_t keys = padded(p.max_k);
   const std::int64_t size = p.q_THD.dim(2);
-  const std::size_t scores = count(kAttentionQueryTile * keys);
+  const std::size_t scores = count(kAttentionQueryTile * std::min(keys, kAttentionKeyBlock));
   return {.scores = aligned(scores * sum),
           .scores_operand = operand == sum ? 0 : aligned(scores * operand),
           .tile = aligned(count(kAttentionQueryTile * size) * sum),
           .tile_operand = aligned(count(kAttentionQueryTile * size) * operand),
           .head = aligned(count(keys * size) * sum),
-          .head_operand = aligned(count(keys * size) * operand)};
+          .head_operand = aligned(count(keys * size) * operand),
+          .queries = aligned(count(padded(p.max_q) * size) * sum),
+          .queries_operand = aligned(count(padded(p.max_q) * size) * operand),
+          .deltas = aligned(count(padded(p.max_q)) * sum)};
 }
 }  // namespace
 
@@ -52,11 +56,12 @@ std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
          (h.scores + h.scores_operand + h.tile_operand + h.tile + 2 * h.head_operand);
 }
 
-// Probabilities and their gradients; q, dy; dq; dk, dv; k transposed and not, v transposed.
+// Probabilities and their gradients; q, dy; dq and its deltas; dk, dv; k transposed and not, v
+// transposed.
 std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits) {
   const HeadBytes h = head_bytes(p.forward);
-  return count(traits.threads) * (2 * (h.scores + h.scores_operand) + 2 * h.tile_operand + h.tile +
-                                  2 * h.head + 3 * h.head_operand);
+  return count(traits.threads) * (2 * (h.scores + h.scores_operand) + 2 * h.queries_operand +
+                                  h.queries + h.deltas + 2 * h.head + 3 * h.head_operand);
 }
 
 std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits) {

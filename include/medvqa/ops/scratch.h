@@ -18,10 +18,11 @@ std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits
 // A chunk of logits in the accumulator type, and its gradient in the type of x.
 std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits);
 
-// The CPU's attention, fixed here because scratch depends on it: query rows a tile, and the
-// multiple rows and keys of a product are filled up to, so that lengths share the products made for
-// them.
+// The CPU's attention, fixed here because scratch depends on it: query rows a tile, keys a
+// block, and the multiple rows and keys of a product are filled up to, so that lengths
+// share the products made for them.
 inline constexpr std::int64_t kAttentionQueryTile = 128;
+inline constexpr std::int64_t kAttentionKeyBlock = 512;
 inline constexpr std::int64_t kAttentionPadding = 16;
 constexpr std::int64_t padded(std::int64_t n) {
   return (n + kAttentionPadding - 1) / kAttentionPadding * kAttentionPadding;
