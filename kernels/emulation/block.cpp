@@ -1,0 +1,307 @@
+#include "kernels/emulation/block.h"
+
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <mutex>
+#include <new>
+
+#include "kernels/emulation/fault.h"
+
+namespace medvqa::emulation {
+
+namespace context = boost::context::detail;
+
+thread_local Thread* Block::current_ = nullptr;
+
+namespace {
+
+// Neighbouring stacks start in different cache sets.
+constexpr std::size_t kStackStride = kStackBytes + 1088;
+
+std::string shown(uint3 v) {
+  return fmt::format("({}, {}, {})", v.x, v.y, v.z);
+}
+
+std::string place(const Thread& t) {
+  const std::string_view file = t.site.file;
+  return fmt::format("{} ({}:{})", t.operation, file.substr(file.rfind('/') + 1), t.site.line);
+}
+
+bool same_site(Site a, Site b) {
+  return a.line == b.line && std::string_view(a.file) == b.file;
+}
+
+}  // namespace
+
+Block& Block::instance() {
+  static Block block;
+  return block;
+}
+
+// Pages of a stack that nobody reaches cost nothing.
+Block::Block()
+    : stacks_(static_cast<std::byte*>(std::aligned_alloc(4096, kMaxThreads * kStackStride))),
+      threads_(kMaxThreads) {
+  if (stacks_ == nullptr) throw std::bad_alloc();
+  for (unsigned i = 0; i < kMaxThreads; ++i) threads_[i].stack = stacks_ + i * kStackStride;
+}
+
+void Block::check_launch(const Launch& p) const {
+  const auto check = [&](bool fine, const std::string& what) {
+    if (!fine) {
+      throw EmulationFault(fmt::format("kernel {}: {}", function_name(p.entry), what));
+    }
+  };
+  const std::uint64_t threads = std::uint64_t{p.block.x} * p.block.y * p.block.z;
+  check(threads > 0 && threads <= kMaxThreads && p.block.z <= 64,
+        fmt::format("a block of {} x {} x {} threads", p.block.x, p.block.y, p.block.z));
+  check(p.grid.x > 0 && p.grid.x <= 0x7fffffffu && p.grid.y > 0 && p.grid.y <= 0xffffu &&
+            p.grid.z > 0 && p.grid.z <= 0xffffu,
+        fmt::format("a grid of {} x {} x {} blocks", p.grid.x, p.grid.y, p.grid.z));
+  check(p.dynamic_shared_bytes <= kSharedBytes,
+        fmt::format("{} bytes of dynamic shared memory, at most {}", p.dynamic_shared_bytes,
+                    kSharedBytes));
+}
+
+void Block::run_grid(const Launch& launch) {
+  static std::mutex one_at_a_time;  // static shared memory exists once
+  const std::lock_guard lock(one_at_a_time);
+  check_launch(launch);
+  launch_ = &launch;
+  count_ = launch.block.x * launch.block.y * launch.block.z;
+  Memory& memory = Memory::instance();
+  memory.begin_launch(launch.call, launch.call_bytes);
+  for (unsigned z = 0; z < launch.grid.z && fault_.empty(); ++z) {
+    for (unsigned y = 0; y < launch.grid.y && fault_.empty(); ++y) {
+      for (unsigned x = 0; x < launch.grid.x && fault_.empty(); ++x) run_block({x, y, z});
+    }
+  }
+  memory.end_launch();
+  throw_fault();
+}
+
+void Block::throw_fault() {
+  if (fault_.empty()) return;
+  for (Thread& t : threads_) {
+    for (const AsyncCopy& c : t.open_copies) Memory::instance().set_pending(c.shared, 16, false);
+    for (const auto& group : t.copy_groups) {
+      for (const AsyncCopy& c : group) Memory::instance().set_pending(c.shared, 16, false);
+    }
+    t.open_copies.clear();
+    t.copy_groups.clear();
+  }
+  const std::string text = std::exchange(fault_, {});
+  if (exception_) std::rethrow_exception(std::exchange(exception_, nullptr));
+  throw EmulationFault(text);
+}
+
+void Block::run_block(uint3 index) {
+  index_ = index;
+  dynamic_memory_ = Memory::instance().begin_block(launch_->dynamic_shared_bytes);
+  waiting_ = ended_ = 0;
+  warp_clocks_.assign((count_ + kLanes - 1) / kLanes, 1);
+  unsigned rank = 0;
+  for (unsigned z = 0; z < launch_->block.z; ++z) {
+    for (unsigned y = 0; y < launch_->block.y; ++y) {
+      for (unsigned x = 0; x < launch_->block.x; ++x) start(rank++, {x, y, z});
+    }
+  }
+  while (ended_ < count_) {
+    bool moved = false;
+    for (unsigned i = 0; i < count_; ++i) {
+      if (threads_[i].state != Thread::State::ready) continue;
+      resume(threads_[i]);
+      if (!fault_.empty()) return;
+      moved = true;
+    }
+    if (!moved) {
+      report_stuck();
+      return;
+    }
+  }
+}
+
+void Block::start(unsigned rank, uint3 index) {
+  Thread& t = threads_[rank];
+  t.actor.rank = rank;
+  t.actor.clock = 1;
+  t.actor.seen.fill(0);
+  t.index = index;
+  t.state = Thread::State::ready;
+  t.context = context::make_fcontext(t.stack + kStackBytes, kStackBytes, &Block::enter);
+}
+
+void Block::enter(context::transfer_t from) {
+  Block& block = instance();
+  block.scheduler_ = from.fctx;
+  Thread& thread = *static_cast<Thread*>(from.data);
+  try {
+    block.launch_->thread(block.launch_->call);
+  } catch (...) {
+    block.exception_ = std::current_exception();
+    block.fail(thread, "an exception");
+  }
+  block.end_thread(thread);
+  block.suspend();
+}
+
+void Block::resume(Thread& thread) {
+  current_ = &thread;
+  thread.context = context::jump_fcontext(thread.context, &thread).fctx;
+  current_ = nullptr;
+}
+
+void Block::suspend() {
+  scheduler_ = context::jump_fcontext(scheduler_, nullptr).fctx;
+}
+
+void Block::fail(const Thread& thread, const std::string& problem) {
+  fault_ = fmt::format("kernel {}, block {}, thread {}: {}", function_name(launch_->entry),
+                       shown(index_), shown(thread.index), problem);
+  suspend();
+  std::abort();  // nobody resumes it
+}
+
+void Block::end_thread(Thread& t) {
+  if (!t.open_copies.empty() || !t.copy_groups.empty()) {
+    fail(t, "ends while its cp.async are unfinished");
+  }
+  if (waiting_ > 0) {
+    for (unsigned i = 0; i < count_; ++i) {
+      if (threads_[i].state != Thread::State::at_block_barrier) continue;
+      fail(t, fmt::format("divergent barrier: it ends while thread {} waits at {}",
+                          shown(threads_[i].index), place(threads_[i])));
+    }
+  }
+  t.state = Thread::State::ended;
+  ++ended_;
+}
+
+// A block whose threads all wait, and not for each other.
+void Block::report_stuck() {
+  const Thread* waits = nullptr;
+  const Thread* other = nullptr;
+  for (unsigned i = 0; i < count_; ++i) {
+    const Thread& t = threads_[i];
+    if (t.state == Thread::State::at_warp_operation && waits == nullptr) waits = &t;
+  }
+  for (unsigned lane = 0; lane < kLanes && other == nullptr; ++lane) {
+    if (((waits->mask >> lane) & 1u) == 0) continue;
+    const Thread& t = thread_of(waits->actor.warp(), lane);
+    const bool with_it = t.state == Thread::State::at_warp_operation && t.mask == waits->mask &&
+                         same_site(t.site, waits->site);
+    if (!with_it) other = &t;
+  }
+  fault_ = fmt::format(
+      "kernel {}, block {}, thread {}: divergent: it waits at {} for thread {}, which {}",
+      function_name(launch_->entry), shown(index_), shown(waits->index), place(*waits),
+      shown(other->index),
+      other->state == Thread::State::ended ? "has ended" : "waits at " + place(*other));
+}
+
+void Block::barrier(Site site) {
+  Thread& t = *current_;
+  t.operation = "__syncthreads";
+  t.site = site;
+  for (unsigned i = 0; i < count_; ++i) {
+    const Thread& other = threads_[i];
+    const bool elsewhere =
+        other.state == Thread::State::at_block_barrier && !same_site(other.site, site);
+    if (other.state == Thread::State::ended || elsewhere) {
+      fail(t, fmt::format("divergent barrier: it waits at {}, thread {} {}", place(t),
+                          shown(other.index), elsewhere ? "at " + place(other) : "has ended"));
+    }
+    // One that waits here has made this comparison with all others.
+    if (other.state == Thread::State::at_block_barrier) break;
+  }
+  t.state = Thread::State::at_block_barrier;
+  if (++waiting_ == count_) {
+    release_barrier();
+  } else {
+    suspend();
+  }
+}
+
+void Block::release_barrier() {
+  waiting_ = 0;
+  Memory::instance().begin_interval();
+  for (unsigned i = 0; i < count_; ++i) {
+    threads_[i].state = Thread::State::ready;
+    threads_[i].actor.clock = 1;
+    threads_[i].actor.seen.fill(0);
+  }
+  warp_clocks_.assign(warp_clocks_.size(), 1);
+}
+
+void Block::check_lane(const Thread& t, unsigned lane) {
+  const unsigned rank = t.actor.warp() * kLanes + lane;
+  if (rank >= count_) {
+    fail(t, fmt::format("the mask {:#010x} of {} names lane {}, which the block does not have",
+                        t.mask, place(t), lane));
+  }
+  const Thread& other = threads_[rank];
+  if (other.state == Thread::State::ended) {
+    fail(t, fmt::format("the mask {:#010x} of {} names lane {}, which has ended", t.mask, place(t),
+                        lane));
+  }
+  const bool joins = other.state == Thread::State::at_warp_operation && other.mask == t.mask &&
+                     same_site(other.site, t.site);
+  if (&other == &t || joins || other.state == Thread::State::ready) return;
+  const bool same_mask = other.state != Thread::State::at_warp_operation || other.mask == t.mask;
+  fail(t, fmt::format("divergent: it calls {} with mask {:#010x}, lane {} waits at {}{}", place(t),
+                      t.mask, lane, place(other),
+                      same_mask ? "" : fmt::format(" with mask {:#010x}", other.mask)));
+}
+
+void Block::warp_operation(const char* name, unsigned mask, Site site, void* operand,
+                           void (*complete)(Block&, unsigned, const Operands&)) {
+  Thread& t = *current_;
+  t.operation = name;
+  t.site = site;
+  t.mask = mask;
+  t.operand = operand;
+  if (((mask >> t.actor.lane()) & 1u) == 0) {
+    fail(t, fmt::format("the mask {:#010x} of {} leaves out the lane that calls, {}", mask,
+                        place(t), t.actor.lane()));
+  }
+  const unsigned warp = t.actor.warp();
+  bool all = true;
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    if (((mask >> lane) & 1u) == 0) continue;
+    check_lane(t, lane);
+    const Thread& other = thread_of(warp, lane);
+    all = all && (&other == &t || other.state == Thread::State::at_warp_operation);
+  }
+  t.state = Thread::State::at_warp_operation;
+  if (!all) return suspend();
+  Operands operands{};
+  for (unsigned lane = 0; lane < kLanes; ++lane) {
+    if (((mask >> lane) & 1u) == 0) continue;
+    operands[lane] = thread_of(warp, lane).operand;
+    thread_of(warp, lane).state = Thread::State::ready;
+  }
+  complete(*this, warp, operands);
+}
+
+void Block::access(const void* address, std::size_t bytes, std::size_t alignment, Access kind) {
+  access_for(*current_, address, bytes, alignment, kind);
+}
+
+void Block::access_for(Thread& t, const void* address, std::size_t bytes, std::size_t alignment,
+                       Access kind) {
+  const auto in_stack = static_cast<const std::byte*>(address) - t.stack;
+  if (static_cast<std::size_t>(in_stack) < kStackBytes) {
+    if (reinterpret_cast<std::uintptr_t>(address) % alignment == 0) return;
+    fail(t, fmt::format("accesses {} bytes of its own: misaligned", bytes));
+  }
+  Memory& memory = Memory::instance();
+  if (!memory.access(t.actor, address, bytes, alignment, kind)) fail(t, memory.fault());
+}
+
+std::uint16_t Block::next_clock(unsigned warp) {
+  if (warp_clocks_[warp] == 0xffffu) fail(*current_, "too many __syncwarp between two barriers");
+  return ++warp_clocks_[warp];
+}
+
+}  // namespace medvqa::emulation

@@ -1,0 +1,106 @@
+// One block at a time: a fiber for each of its threads, resumed in turn until it waits or ends.
+#pragma once
+
+#include <boost/context/detail/fcontext.hpp>
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <deque>
+#include <exception>
+#include <string>
+#include <vector>
+
+#include "kernels/emulation/emulator.h"
+#include "kernels/emulation/memory.h"
+
+namespace medvqa::emulation {
+
+inline constexpr std::size_t kStackBytes = 64 * 1024;
+inline constexpr unsigned kMaxThreads = 1024;
+
+struct AsyncCopy {
+  void* shared;
+  const void* global;
+};
+
+struct Thread {
+  enum class State : std::uint8_t { ready, at_block_barrier, at_warp_operation, ended };
+
+  Actor actor;
+  uint3 index;
+  State state = State::ready;
+  const char* operation = "";  // what it waits at
+  Site site{"", 0};
+  unsigned mask = 0;
+  void* operand = nullptr;
+  std::vector<AsyncCopy> open_copies;
+  std::deque<std::vector<AsyncCopy>> copy_groups;
+  std::byte* stack = nullptr;
+  boost::context::detail::fcontext_t context = nullptr;
+};
+
+// The operands of a warp operation by lane; null for lanes outside the mask.
+using Operands = std::array<void*, kLanes>;
+
+class Block {
+ public:
+  static Block& instance();
+  // The thread that runs, null on the host.
+  static Thread* current() { return current_; }
+
+  // Throws EmulationFault.
+  void run_grid(const Launch& launch);
+
+  void barrier(Site site);
+  // Waits for all lanes of the mask; the last to come calls `complete` for all.
+  void warp_operation(const char* name, unsigned mask, Site site, void* operand,
+                      void (*complete)(Block&, unsigned warp, const Operands&));
+  void access(const void* address, std::size_t bytes, std::size_t alignment, Access kind);
+  // As `access`, for a lane of a warp whose operation is being completed.
+  void access_for(Thread& thread, const void* address, std::size_t bytes, std::size_t alignment,
+                  Access kind);
+  // Ends the launch: the thread that runs never goes on.
+  [[noreturn]] void fail(const Thread& thread, const std::string& problem);
+
+  Thread& thread_of(unsigned warp, unsigned lane) { return threads_[warp * kLanes + lane]; }
+  const Launch& launch() const { return *launch_; }
+  uint3 index() const { return index_; }
+  void* dynamic_memory() const { return dynamic_memory_; }
+  // The time of a warp after its next barrier.
+  std::uint16_t next_clock(unsigned warp);
+
+ private:
+  Block();
+  void check_launch(const Launch& launch) const;
+  void run_block(uint3 index);
+  void start(unsigned rank, uint3 index);
+  void resume(Thread& thread);
+  void suspend();
+  void end_thread(Thread& thread);
+  void release_barrier();
+  void check_lane(const Thread& thread, unsigned lane);
+  void report_stuck();
+  void throw_fault();
+  static void enter(boost::context::detail::transfer_t from);
+
+  static thread_local Thread* current_;
+
+  std::byte* stacks_ = nullptr;
+  std::vector<Thread> threads_;
+  std::vector<std::uint16_t> warp_clocks_;
+  unsigned count_ = 0;    // of the block's threads
+  unsigned waiting_ = 0;  // at the block's barrier
+  unsigned ended_ = 0;
+  const Launch* launch_ = nullptr;
+  uint3 index_;
+  void* dynamic_memory_ = nullptr;
+  boost::context::detail::fcontext_t scheduler_ = nullptr;
+  std::string fault_;
+  std::exception_ptr exception_;
+};
+
+// The demangled name of a function of this program; its address where the symbols are stripped.
+std::string function_name(const void* function);
+
+}  // namespace medvqa::emulation
