@@ -2,7 +2,7 @@
 // kernels/cuda/nvidia/machine.h. Kernels include "machine.h" and the include path decides.
 //
 // CUDA's own names, with CUDA's meaning: __global__ __device__ __host__ __shared__ __constant__
-//   __forceinline__ __launch_bounds__; dim3, uint3; threadIdx blockIdx blockDim gridDim;
+//   __align__ __forceinline__ __launch_bounds__; dim3, uint3; threadIdx blockIdx blockDim gridDim;
 //   __syncthreads, __syncwarp; __shfl_sync, __shfl_up_sync, __shfl_down_sync, __shfl_xor_sync;
 //   __ballot_sync, __any_sync, __all_sync; integer atomicAdd, -Sub, -Min, -Max, -And, -Or, -Xor,
 //   -Exch, -CAS (float atomics do not compile: their order is not determined).
@@ -36,6 +36,7 @@
 #define __constant__ static const
 #define __forceinline__ inline __attribute__((always_inline))
 #define __launch_bounds__(...)
+#define __align__(bytes) __attribute__((aligned(bytes)))
 
 #define threadIdx (::medvqa::emulation::thread_index())
 #define blockIdx (::medvqa::emulation::block_index())
