@@ -2,7 +2,10 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+#include <bit>
 #include <cstdlib>
+#include <cstring>
 #include <mutex>
 #include <new>
 
@@ -19,6 +22,8 @@ namespace {
 // Neighbouring stacks start in different cache sets.
 constexpr std::size_t kStackStride = kStackBytes + 1088;
 
+constexpr std::uint64_t kStackEnd = 0x9d3c5a17e2b86f40u;  // overwritten where a stack overflows
+
 std::string shown(uint3 v) {
   return fmt::format("({}, {}, {})", v.x, v.y, v.z);
 }
@@ -29,7 +34,7 @@ std::string place(const Thread& t) {
 }
 
 bool same_site(Site a, Site b) {
-  return a.line == b.line && std::string_view(a.file) == b.file;
+  return a.line == b.line && (a.file == b.file || std::string_view(a.file) == b.file);
 }
 
 }  // namespace
@@ -100,7 +105,11 @@ void Block::run_block(uint3 index) {
   index_ = index;
   dynamic_memory_ = Memory::instance().begin_block(launch_->dynamic_shared_bytes);
   waiting_ = ended_ = 0;
-  warp_clocks_.assign((count_ + kLanes - 1) / kLanes, 1);
+  const unsigned warps = (count_ + kLanes - 1) / kLanes;
+  warp_clocks_.assign(warps, 1);
+  warp_waiting_.assign(warps, 0);
+  warp_gone_.assign(warps, 0);
+  if (count_ % kLanes != 0) warp_gone_.back() = ~0u << count_ % kLanes;
   unsigned rank = 0;
   for (unsigned z = 0; z < launch_->block.z; ++z) {
     for (unsigned y = 0; y < launch_->block.y; ++y) {
@@ -129,6 +138,7 @@ void Block::start(unsigned rank, uint3 index) {
   t.actor.seen.fill(0);
   t.index = index;
   t.state = Thread::State::ready;
+  std::memcpy(t.stack, &kStackEnd, sizeof(kStackEnd));
   t.context = context::make_fcontext(t.stack + kStackBytes, kStackBytes, &Block::enter);
 }
 
@@ -174,7 +184,11 @@ void Block::end_thread(Thread& t) {
                           shown(threads_[i].index), place(threads_[i])));
     }
   }
+  if (std::memcmp(t.stack, &kStackEnd, sizeof(kStackEnd)) != 0) {
+    fail(t, fmt::format("its local variables take more than {} bytes", kStackBytes));
+  }
   t.state = Thread::State::ended;
+  warp_gone_[t.actor.warp()] |= 1u << t.actor.lane();
   ++ended_;
 }
 
@@ -204,18 +218,19 @@ void Block::barrier(Site site) {
   Thread& t = *current_;
   t.operation = "__syncthreads";
   t.site = site;
-  for (unsigned i = 0; i < count_; ++i) {
-    const Thread& other = threads_[i];
-    const bool elsewhere =
-        other.state == Thread::State::at_block_barrier && !same_site(other.site, site);
-    if (other.state == Thread::State::ended || elsewhere) {
-      fail(t, fmt::format("divergent barrier: it waits at {}, thread {} {}", place(t),
-                          shown(other.index), elsewhere ? "at " + place(other) : "has ended"));
-    }
-    // One that waits here has made this comparison with all others.
-    if (other.state == Thread::State::at_block_barrier) break;
+  // Those that wait have been compared with each other.
+  const Thread* other = waiting_ > 0 ? first_waiting_ : &t;
+  const bool elsewhere = !same_site(other->site, site);
+  for (unsigned i = 0; i < count_ && ended_ > 0 && !elsewhere; ++i) {
+    if (threads_[i].state == Thread::State::ended) other = &threads_[i];
   }
+  if (elsewhere || ended_ > 0) {
+    fail(t, fmt::format("divergent barrier: it waits at {}, thread {} {}", place(t),
+                        shown(other->index), elsewhere ? "at " + place(*other) : "has ended"));
+  }
+  if (waiting_ == 0) first_waiting_ = &t;
   t.state = Thread::State::at_block_barrier;
+  warp_gone_[t.actor.warp()] |= 1u << t.actor.lane();
   if (++waiting_ == count_) {
     release_barrier();
   } else {
@@ -225,6 +240,9 @@ void Block::barrier(Site site) {
 
 void Block::release_barrier() {
   waiting_ = 0;
+  // Nobody has ended, or this barrier would have failed.
+  std::fill(warp_gone_.begin(), warp_gone_.end(), 0u);
+  if (count_ % kLanes != 0) warp_gone_.back() = ~0u << count_ % kLanes;
   Memory::instance().begin_interval();
   for (unsigned i = 0; i < count_; ++i) {
     threads_[i].state = Thread::State::ready;
@@ -234,24 +252,25 @@ void Block::release_barrier() {
   warp_clocks_.assign(warp_clocks_.size(), 1);
 }
 
+// The other lanes of the mask either run, or wait at the same operation with the same mask.
 void Block::check_lane(const Thread& t, unsigned lane) {
   const unsigned rank = t.actor.warp() * kLanes + lane;
-  if (rank >= count_) {
-    fail(t, fmt::format("the mask {:#010x} of {} names lane {}, which the block does not have",
-                        t.mask, place(t), lane));
-  }
+  const auto names = [&] {
+    return fmt::format("the mask {:#010x} of {} names lane {}, which ", t.mask, place(t), lane);
+  };
+  if (rank >= count_) fail(t, names() + "the block does not have");
   const Thread& other = threads_[rank];
-  if (other.state == Thread::State::ended) {
-    fail(t, fmt::format("the mask {:#010x} of {} names lane {}, which has ended", t.mask, place(t),
-                        lane));
-  }
-  const bool joins = other.state == Thread::State::at_warp_operation && other.mask == t.mask &&
-                     same_site(other.site, t.site);
-  if (&other == &t || joins || other.state == Thread::State::ready) return;
-  const bool same_mask = other.state != Thread::State::at_warp_operation || other.mask == t.mask;
+  if (other.state == Thread::State::ended) fail(t, names() + "has ended");
+  if (other.state == Thread::State::ready || joins(other, t)) return;
+  const bool other_mask = other.state == Thread::State::at_warp_operation && other.mask != t.mask;
   fail(t, fmt::format("divergent: it calls {} with mask {:#010x}, lane {} waits at {}{}", place(t),
                       t.mask, lane, place(other),
-                      same_mask ? "" : fmt::format(" with mask {:#010x}", other.mask)));
+                      other_mask ? fmt::format(" with mask {:#010x}", other.mask) : ""));
+}
+
+bool Block::joins(const Thread& other, const Thread& t) const {
+  return other.state == Thread::State::at_warp_operation && other.mask == t.mask &&
+         same_site(other.site, t.site);
 }
 
 void Block::warp_operation(const char* name, unsigned mask, Site site, void* operand,
@@ -261,26 +280,38 @@ void Block::warp_operation(const char* name, unsigned mask, Site site, void* ope
   t.site = site;
   t.mask = mask;
   t.operand = operand;
-  if (((mask >> t.actor.lane()) & 1u) == 0) {
+  const unsigned own = 1u << t.actor.lane();
+  if ((mask & own) == 0) {
     fail(t, fmt::format("the mask {:#010x} of {} leaves out the lane that calls, {}", mask,
                         place(t), t.actor.lane()));
   }
   const unsigned warp = t.actor.warp();
-  bool all = true;
-  for (unsigned lane = 0; lane < kLanes; ++lane) {
-    if (((mask >> lane) & 1u) == 0) continue;
-    check_lane(t, lane);
-    const Thread& other = thread_of(warp, lane);
-    all = all && (&other == &t || other.state == Thread::State::at_warp_operation);
+  unsigned& waiting = warp_waiting_[warp];
+  const unsigned others = mask & ~own;
+  // One of those that wait is looked at now, the others by the last to come.
+  if ((others & waiting) != 0) {
+    check_lane(t, static_cast<unsigned>(std::countr_zero(others & waiting)));
   }
   t.state = Thread::State::at_warp_operation;
-  if (!all) return suspend();
-  Operands operands{};
-  for (unsigned lane = 0; lane < kLanes; ++lane) {
-    if (((mask >> lane) & 1u) == 0) continue;
-    operands[lane] = thread_of(warp, lane).operand;
-    thread_of(warp, lane).state = Thread::State::ready;
+  waiting |= own;
+  if ((mask & waiting) != mask) {
+    // Whoever cannot come: ended, absent, or at the block's barrier.
+    for (unsigned rest = others & warp_gone_[warp]; rest != 0; rest &= rest - 1) {
+      const auto lane = static_cast<unsigned>(std::countr_zero(rest));
+      check_lane(t, lane);
+    }
+    return suspend();
   }
+  Operands operands{};
+  for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
+    const auto lane = static_cast<unsigned>(std::countr_zero(rest));
+    check_lane(t, lane);
+    operands[lane] = thread_of(warp, lane).operand;
+  }
+  for (unsigned rest = mask; rest != 0; rest &= rest - 1) {
+    thread_of(warp, static_cast<unsigned>(std::countr_zero(rest))).state = Thread::State::ready;
+  }
+  waiting &= ~mask;
   complete(*this, warp, operands);
 }
 

@@ -80,6 +80,7 @@ class Block {
   void end_thread(Thread& thread);
   void release_barrier();
   void check_lane(const Thread& thread, unsigned lane);
+  bool joins(const Thread& other, const Thread& thread) const;
   void report_stuck();
   void throw_fault();
   static void enter(boost::context::detail::transfer_t from);
@@ -89,9 +90,12 @@ class Block {
   std::byte* stacks_ = nullptr;
   std::vector<Thread> threads_;
   std::vector<std::uint16_t> warp_clocks_;
-  unsigned count_ = 0;    // of the block's threads
-  unsigned waiting_ = 0;  // at the block's barrier
+  std::vector<unsigned> warp_waiting_;  // lanes at a warp operation
+  std::vector<unsigned> warp_gone_;     // lanes that can come to none
+  unsigned count_ = 0;                  // of the block's threads
+  unsigned waiting_ = 0;                // at the block's barrier
   unsigned ended_ = 0;
+  const Thread* first_waiting_ = nullptr;
   const Launch* launch_ = nullptr;
   uint3 index_;
   void* dynamic_memory_ = nullptr;

@@ -32,6 +32,9 @@ const char* name_of(Access kind) {
   return "?";
 }
 
+constexpr const char* kWriteRace = "race: another thread wrote there";
+constexpr const char* kReadRace = "race: another thread read there";
+
 bool ordered(const Actor& actor, unsigned lane, std::uint16_t clock) {
   return lane == actor.lane() || actor.seen[lane] >= clock;
 }
@@ -167,11 +170,19 @@ bool Memory::access(const Actor& actor, const void* address, std::size_t bytes,
   }
   Cell* cells = &region->cell(first);
   for (std::size_t i = 0; i < bytes; ++i) {
+    if (kind == Access::read && has_read(actor, cells[i])) continue;
     const char* problem = check(actor, *region, cells[i], kind);
     if (problem != nullptr) return fail(problem, first + i, bytes - i, kind, &cells[i]);
     record(actor, cells[i], kind);
   }
   return true;
+}
+
+// Since its last barrier: a write of another thread since then would have been a race.
+bool Memory::has_read(const Actor& actor, const Cell& cell) const {
+  return cell.read == interval_ && cell.reader_warp == actor.warp() &&
+         cell.read_clock == actor.clock && ((cell.readers >> actor.lane()) & 1u) != 0 &&
+         !cell.pending;
 }
 
 const char* Memory::check(const Actor& actor, const Region& region, const Cell& cell,
@@ -197,15 +208,15 @@ const char* Memory::conflict(const Actor& actor, const Cell& cell, Access kind) 
       !(kind == Access::atomic && cell.atomic)) {
     const bool in_order =
         writer / kLanes == actor.warp() && ordered(actor, writer % kLanes, cell.write_clock);
-    if (!in_order) return "race: another thread wrote there";
+    if (!in_order) return kWriteRace;
   }
   if (kind == Access::read || cell.read != interval_) return nullptr;
   if (cell.several_warps || cell.reader_warp != actor.warp()) {
-    return "race: another thread read there";
+    return kReadRace;
   }
   for (unsigned lane = 0; lane < kLanes; ++lane) {
     const bool reader = ((cell.readers >> lane) & 1u) != 0;
-    if (reader && !ordered(actor, lane, cell.read_clock)) return "race: another thread read there";
+    if (reader && !ordered(actor, lane, cell.read_clock)) return kReadRace;
   }
   return nullptr;
 }
@@ -234,7 +245,12 @@ void Memory::record(const Actor& actor, Cell& cell, Access kind) const {
       const bool reader = ((cell.readers >> lane) & 1u) != 0;
       all_before = all_before && (!reader || ordered(actor, lane, cell.read_clock));
     }
-    cell.readers = all_before ? own : cell.readers | own;
+    if (!all_before) {
+      cell.readers |= own;
+      cell.read_clock = std::max(cell.read_clock, actor.clock);
+      return;
+    }
+    cell.readers = own;
   } else {
     cell.readers |= own;
   }
@@ -244,12 +260,8 @@ void Memory::record(const Actor& actor, Cell& cell, Access kind) const {
 bool Memory::fail(const char* problem, const std::byte* address, std::size_t bytes, Access kind,
                   const Cell* cell) {
   fault_ = fmt::format("{} {} bytes at {}: {}", name_of(kind), bytes, describe(address), problem);
-  if (cell != nullptr && std::string_view(problem).find("another thread wrote") != fault_.npos) {
-    fault_ += fmt::format(" (thread {} of the block)", cell->writer);
-  }
-  if (cell != nullptr && std::string_view(problem).find("another thread read") != fault_.npos) {
-    fault_ += fmt::format(" (warp {} of the block)", cell->reader_warp);
-  }
+  if (problem == kWriteRace) fault_ += fmt::format(" (thread {} of the block)", cell->writer);
+  if (problem == kReadRace) fault_ += fmt::format(" (warp {} of the block)", cell->reader_warp);
   return false;
 }
 

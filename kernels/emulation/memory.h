@@ -113,6 +113,7 @@ class Memory {
   Region* find(const std::byte* begin, const std::byte* end);
   // What is wrong with one byte's access; null if nothing is.
   const char* check(const Actor& actor, const Region& region, const Cell& cell, Access kind) const;
+  bool has_read(const Actor& actor, const Cell& cell) const;
   const char* conflict(const Actor& actor, const Cell& cell, Access kind) const;
   void record(const Actor& actor, Cell& cell, Access kind) const;
   bool fail(const char* problem, const std::byte* address, std::size_t bytes, Access kind,
