@@ -46,7 +46,8 @@ Block& Block::instance() {
 
 // Pages of a stack that nobody reaches cost nothing.
 Block::Block()
-    : stacks_(static_cast<std::byte*>(std::aligned_alloc(4096, kMaxThreads * kStackStride))),
+    : memory_(Memory::instance()),
+      stacks_(static_cast<std::byte*>(std::aligned_alloc(4096, kMaxThreads * kStackStride))),
       threads_(kMaxThreads) {
   if (stacks_ == nullptr) throw std::bad_alloc();
   for (unsigned i = 0; i < kMaxThreads; ++i) threads_[i].stack = stacks_ + i * kStackStride;
@@ -75,23 +76,22 @@ void Block::run_grid(const Launch& launch) {
   check_launch(launch);
   launch_ = &launch;
   count_ = launch.block.x * launch.block.y * launch.block.z;
-  Memory& memory = Memory::instance();
-  memory.begin_launch(launch.call, launch.call_bytes);
+  memory_.begin_launch(launch.call, launch.call_bytes);
   for (unsigned z = 0; z < launch.grid.z && fault_.empty(); ++z) {
     for (unsigned y = 0; y < launch.grid.y && fault_.empty(); ++y) {
       for (unsigned x = 0; x < launch.grid.x && fault_.empty(); ++x) run_block({x, y, z});
     }
   }
-  memory.end_launch();
+  memory_.end_launch();
   throw_fault();
 }
 
 void Block::throw_fault() {
   if (fault_.empty()) return;
   for (Thread& t : threads_) {
-    for (const AsyncCopy& c : t.open_copies) Memory::instance().set_pending(c.shared, 16, false);
+    for (const AsyncCopy& c : t.open_copies) memory_.set_pending(c.shared, 16, false);
     for (const auto& group : t.copy_groups) {
-      for (const AsyncCopy& c : group) Memory::instance().set_pending(c.shared, 16, false);
+      for (const AsyncCopy& c : group) memory_.set_pending(c.shared, 16, false);
     }
     t.open_copies.clear();
     t.copy_groups.clear();
@@ -103,7 +103,7 @@ void Block::throw_fault() {
 
 void Block::run_block(uint3 index) {
   index_ = index;
-  dynamic_memory_ = Memory::instance().begin_block(launch_->dynamic_shared_bytes);
+  dynamic_memory_ = memory_.begin_block(launch_->dynamic_shared_bytes);
   waiting_ = ended_ = 0;
   const unsigned warps = (count_ + kLanes - 1) / kLanes;
   warp_clocks_.assign(warps, 1);
@@ -147,8 +147,11 @@ void Block::enter(context::transfer_t from) {
   block.scheduler_ = from.fctx;
   Thread& thread = *static_cast<Thread*>(from.data);
   try {
+    current_ = &thread;
     block.launch_->thread(block.launch_->call);
+    current_ = nullptr;
   } catch (...) {
+    current_ = nullptr;
     block.exception_ = std::current_exception();
     block.fail(thread, "an exception");
   }
@@ -157,9 +160,7 @@ void Block::enter(context::transfer_t from) {
 }
 
 void Block::resume(Thread& thread) {
-  current_ = &thread;
   thread.context = context::jump_fcontext(thread.context, &thread).fctx;
-  current_ = nullptr;
 }
 
 void Block::suspend() {
@@ -214,8 +215,7 @@ void Block::report_stuck() {
       other->state == Thread::State::ended ? "has ended" : "waits at " + place(*other));
 }
 
-void Block::barrier(Site site) {
-  Thread& t = *current_;
+void Block::barrier(Thread& t, Site site) {
   t.operation = "__syncthreads";
   t.site = site;
   // Those that wait have been compared with each other.
@@ -243,7 +243,7 @@ void Block::release_barrier() {
   // Nobody has ended, or this barrier would have failed.
   std::fill(warp_gone_.begin(), warp_gone_.end(), 0u);
   if (count_ % kLanes != 0) warp_gone_.back() = ~0u << count_ % kLanes;
-  Memory::instance().begin_interval();
+  memory_.begin_interval();
   for (unsigned i = 0; i < count_; ++i) {
     threads_[i].state = Thread::State::ready;
     threads_[i].actor.clock = 1;
@@ -273,9 +273,8 @@ bool Block::joins(const Thread& other, const Thread& t) const {
          same_site(other.site, t.site);
 }
 
-void Block::warp_operation(const char* name, unsigned mask, Site site, void* operand,
+void Block::warp_operation(Thread& t, const char* name, unsigned mask, Site site, void* operand,
                            void (*complete)(Block&, unsigned, const Operands&)) {
-  Thread& t = *current_;
   t.operation = name;
   t.site = site;
   t.mask = mask;
@@ -315,23 +314,20 @@ void Block::warp_operation(const char* name, unsigned mask, Site site, void* ope
   complete(*this, warp, operands);
 }
 
-void Block::access(const void* address, std::size_t bytes, std::size_t alignment, Access kind) {
-  access_for(*current_, address, bytes, alignment, kind);
-}
-
-void Block::access_for(Thread& t, const void* address, std::size_t bytes, std::size_t alignment,
-                       Access kind) {
+void Block::access(Thread& t, const void* address, std::size_t bytes, std::size_t alignment,
+                   Access kind) {
   const auto in_stack = static_cast<const std::byte*>(address) - t.stack;
   if (static_cast<std::size_t>(in_stack) < kStackBytes) {
-    if (reinterpret_cast<std::uintptr_t>(address) % alignment == 0) return;
+    if ((reinterpret_cast<std::uintptr_t>(address) & (alignment - 1)) == 0) return;
     fail(t, fmt::format("accesses {} bytes of its own: misaligned", bytes));
   }
-  Memory& memory = Memory::instance();
-  if (!memory.access(t.actor, address, bytes, alignment, kind)) fail(t, memory.fault());
+  if (!memory_.access(t.actor, address, bytes, alignment, kind)) fail(t, memory_.fault());
 }
 
 std::uint16_t Block::next_clock(unsigned warp) {
-  if (warp_clocks_[warp] == 0xffffu) fail(*current_, "too many __syncwarp between two barriers");
+  if (warp_clocks_[warp] == 0xffffu) {
+    fail(thread_of(warp, 0), "too many __syncwarp between two barriers");
+  }
   return ++warp_clocks_[warp];
 }
 

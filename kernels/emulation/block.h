@@ -9,6 +9,7 @@
 #include <deque>
 #include <exception>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "kernels/emulation/emulator.h"
@@ -46,20 +47,33 @@ using Operands = std::array<void*, kLanes>;
 class Block {
  public:
   static Block& instance();
-  // The thread that runs, null on the host.
+  // The thread whose kernel code runs; null on the host, and inside the emulator.
   static Thread* current() { return current_; }
+
+  // From here to the end of the scope the emulator works for the thread, not its kernel. What the
+  // emulator calls may be the kernel file's copy of an inline function, whose accesses are watched
+  // like a kernel's.
+  class Inside {
+   public:
+    Inside() : thread_(*std::exchange(current_, nullptr)) {}
+    ~Inside() { current_ = &thread_; }
+    Inside(const Inside&) = delete;
+    Inside& operator=(const Inside&) = delete;
+    Thread& thread() const { return thread_; }
+
+   private:
+    Thread& thread_;
+  };
 
   // Throws EmulationFault.
   void run_grid(const Launch& launch);
 
-  void barrier(Site site);
+  void barrier(Thread& thread, Site site);
   // Waits for all lanes of the mask; the last to come calls `complete` for all.
-  void warp_operation(const char* name, unsigned mask, Site site, void* operand,
+  void warp_operation(Thread& thread, const char* name, unsigned mask, Site site, void* operand,
                       void (*complete)(Block&, unsigned warp, const Operands&));
-  void access(const void* address, std::size_t bytes, std::size_t alignment, Access kind);
-  // As `access`, for a lane of a warp whose operation is being completed.
-  void access_for(Thread& thread, const void* address, std::size_t bytes, std::size_t alignment,
-                  Access kind);
+  void access(Thread& thread, const void* address, std::size_t bytes, std::size_t alignment,
+              Access kind);
   // Ends the launch: the thread that runs never goes on.
   [[noreturn]] void fail(const Thread& thread, const std::string& problem);
 
@@ -87,6 +101,7 @@ class Block {
 
   static thread_local Thread* current_;
 
+  Memory& memory_;
   std::byte* stacks_ = nullptr;
   std::vector<Thread> threads_;
   std::vector<std::uint16_t> warp_clocks_;

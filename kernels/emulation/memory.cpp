@@ -162,7 +162,7 @@ bool Memory::access(const Actor& actor, const void* address, std::size_t bytes,
   const std::byte* first = bytes_of(address);
   Region* region = find(first, first + bytes);
   if (region == nullptr) return fail("out of bounds", first, bytes, kind, nullptr);
-  if (reinterpret_cast<std::uintptr_t>(address) % alignment != 0) {
+  if ((reinterpret_cast<std::uintptr_t>(address) & (alignment - 1)) != 0) {
     return fail("misaligned", first, bytes, kind, nullptr);
   }
   if (region->kind == Kind::read_only) {

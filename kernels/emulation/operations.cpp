@@ -40,26 +40,30 @@ dim3 grid_shape() {
 }
 
 void block_barrier(Site site) {
-  Block::instance().barrier(site);
+  const Block::Inside inside;
+  Block::instance().barrier(inside.thread(), site);
 }
 
+namespace {
+// Everything each lane has done or seen happens before what all of them do next.
+void join_lanes(Block& block, unsigned warp, const Operands& o) {
+  std::array<std::uint16_t, kLanes> seen{};
+  for_each<Thread>(o, [&](unsigned lane, const Thread& t) {
+    for (unsigned i = 0; i < kLanes; ++i) seen[i] = std::max(seen[i], t.actor.seen[i]);
+    seen[lane] = std::max(seen[lane], t.actor.clock);
+  });
+  const std::uint16_t clock = block.next_clock(warp);
+  for_each<Thread>(o, [&](unsigned, Thread& t) {
+    t.actor.seen = seen;
+    t.actor.clock = clock;
+  });
+}
+}  // namespace
+
 void warp_barrier(unsigned mask, Site site) {
-  int nothing = 0;
-  Block::instance().warp_operation("__syncwarp", mask, site, &nothing,
-                                   [](Block& block, unsigned warp, const Operands& o) {
-                                     std::array<std::uint16_t, kLanes> seen{};
-                                     for_each<int>(o, [&](unsigned lane, int) {
-                                       const Actor& a = block.thread_of(warp, lane).actor;
-                                       for (unsigned i = 0; i < kLanes; ++i)
-                                         seen[i] = std::max(seen[i], a.seen[i]);
-                                       seen[lane] = std::max(seen[lane], a.clock);
-                                     });
-                                     const std::uint16_t clock = block.next_clock(warp);
-                                     for_each<int>(o, [&](unsigned lane, int) {
-                                       block.thread_of(warp, lane).actor.seen = seen;
-                                       block.thread_of(warp, lane).actor.clock = clock;
-                                     });
-                                   });
+  const Block::Inside inside;
+  Thread& t = inside.thread();
+  Block::instance().warp_operation(t, "__syncwarp", mask, site, &t, join_lanes);
 }
 
 namespace {
@@ -90,8 +94,9 @@ std::uint64_t shuffle_bits(Shuffle kind, unsigned mask, std::uint64_t value, int
                            Site site) {
   static constexpr const char* kNames[] = {"__shfl_sync", "__shfl_up_sync", "__shfl_down_sync",
                                            "__shfl_xor_sync"};
+  const Block::Inside inside;
   Block& b = Block::instance();
-  const Thread& t = *Block::current();
+  Thread& t = inside.thread();
   const char* name = kNames[static_cast<int>(kind)];
   if (width < 1 || width > 32 || !std::has_single_bit(static_cast<unsigned>(width))) {
     b.fail(t, fmt::format("{} with width {}", name, width));
@@ -102,7 +107,7 @@ std::uint64_t shuffle_bits(Shuffle kind, unsigned mask, std::uint64_t value, int
     b.fail(t, fmt::format("{} reads lane {}, which the mask {:#010x} leaves out", name, own.source,
                           mask));
   }
-  b.warp_operation(name, mask, site, &own, [](Block&, unsigned, const Operands& o) {
+  b.warp_operation(t, name, mask, site, &own, [](Block&, unsigned, const Operands& o) {
     for_each<ShuffleOperand>(o, [&](unsigned, ShuffleOperand& s) {
       s.result = static_cast<const ShuffleOperand*>(o[s.source])->value;
     });
@@ -111,13 +116,14 @@ std::uint64_t shuffle_bits(Shuffle kind, unsigned mask, std::uint64_t value, int
 }
 
 unsigned ballot(unsigned mask, bool predicate, Site site) {
+  const Block::Inside inside;
   unsigned word = predicate ? 1 : 0;
-  Block::instance().warp_operation(
-      "a vote", mask, site, &word, [](Block&, unsigned, const Operands& o) {
-        unsigned all = 0;
-        for_each<unsigned>(o, [&](unsigned lane, unsigned vote) { all |= vote << lane; });
-        for_each<unsigned>(o, [&](unsigned, unsigned& result) { result = all; });
-      });
+  const auto complete = [](Block&, unsigned, const Operands& o) {
+    unsigned all = 0;
+    for_each<unsigned>(o, [&](unsigned lane, unsigned vote) { all |= vote << lane; });
+    for_each<unsigned>(o, [&](unsigned, unsigned& result) { result = all; });
+  };
+  Block::instance().warp_operation(inside.thread(), "a vote", mask, site, &word, complete);
   return word;
 }
 
@@ -140,22 +146,30 @@ unsigned reduce(Reduction kind, unsigned mask, unsigned value, Site site) {
     });
     for_each<Operand>(o, [&](unsigned, Operand& p) { p.value = result; });
   };
-  Block::instance().warp_operation("a reduction", mask, site, &own, complete);
+  const Block::Inside inside;
+  Block::instance().warp_operation(inside.thread(), "a reduction", mask, site, &own, complete);
   return own.value;
 }
 
+namespace {
+void check(const void* address, std::size_t size, Access kind) {
+  const Block::Inside inside;
+  Block::instance().access(inside.thread(), address, size, size, kind);
+}
+}  // namespace
+
 void load(void* to, const void* from, std::size_t size) {
-  if (Block::current() != nullptr) Block::instance().access(from, size, size, Access::read);
+  check(from, size, Access::read);
   std::memcpy(to, from, size);
 }
 
 void store(void* to, const void* from, std::size_t size) {
-  if (Block::current() != nullptr) Block::instance().access(to, size, size, Access::write);
+  check(to, size, Access::write);
   std::memcpy(to, from, size);
 }
 
 void check_atomic(const void* address, std::size_t size) {
-  Block::instance().access(address, size, size, Access::atomic);
+  check(address, size, Access::atomic);
 }
 
 void move_unchecked(void* to, const void* from, std::size_t size) {
@@ -167,28 +181,31 @@ void* dynamic_shared_memory() {
 }
 
 void async_copy(void* shared, const void* global) {
+  const Block::Inside inside;
   Block& b = Block::instance();
-  Thread& t = *Block::current();
+  Thread& t = inside.thread();
   if (!Memory::instance().is_shared(shared, 16)) {
     b.fail(t, "cp.async to memory that is not shared");
   }
-  b.access(shared, 16, 16, Access::write);
-  if (global != nullptr) b.access(global, 16, 16, Access::read);
+  b.access(t, shared, 16, 16, Access::write);
+  if (global != nullptr) b.access(t, global, 16, 16, Access::read);
   Memory::instance().set_pending(shared, 16, true);
   t.open_copies.push_back({shared, global});
 }
 
 void async_commit() {
-  Thread& t = *Block::current();
+  const Block::Inside inside;
+  Thread& t = inside.thread();
   t.copy_groups.push_back(std::exchange(t.open_copies, {}));
 }
 
 void async_wait(int pending) {
-  Thread& t = *Block::current();
+  const Block::Inside inside;
+  Thread& t = inside.thread();
   while (t.copy_groups.size() > static_cast<std::size_t>(pending)) {
     for (const AsyncCopy& c : t.copy_groups.front()) {
       Memory::instance().set_pending(c.shared, 16, false);
-      Block::instance().access(c.shared, 16, 16, Access::write);
+      Block::instance().access(t, c.shared, 16, 16, Access::write);
       if (c.global == nullptr) {
         std::memset(c.shared, 0, 16);
       } else {
@@ -259,7 +276,7 @@ void read_matrices(Block& block, unsigned warp, const Operands& o) {
         block.fail(owner, fmt::format("ldmatrix reads 16 bytes at {}, which are not shared memory",
                                       Memory::instance().describe(row)));
       }
-      block.access_for(owner, row, 16, 16, Access::read);
+      block.access(owner, row, 16, 16, Access::read);
       std::memcpy(matrix[r], row, 16);
     }
     for_each<MatrixOperand>(o, [&](unsigned lane, const MatrixOperand& p) {
@@ -275,13 +292,16 @@ void read_matrices(Block& block, unsigned warp, const Operands& o) {
 void multiply_fragments(HalfType type, int depth, float* c, const std::uint32_t* a,
                         const std::uint32_t* b, Site site) {
   ProductOperand own{type, depth, c, a, b};
-  Block::instance().warp_operation("mma", kWholeWarp, site, &own, multiply);
+  const Block::Inside inside;
+  Block::instance().warp_operation(inside.thread(), "mma", kWholeWarp, site, &own, multiply);
 }
 
 void load_matrices(int count, bool transposed, std::uint32_t* registers, const void* row,
                    Site site) {
   MatrixOperand own{count, transposed, registers, row};
-  Block::instance().warp_operation("ldmatrix", kWholeWarp, site, &own, read_matrices);
+  const Block::Inside inside;
+  Block::instance().warp_operation(inside.thread(), "ldmatrix", kWholeWarp, site, &own,
+                                   read_matrices);
 }
 
 }  // namespace medvqa::emulation

@@ -15,7 +15,9 @@ constexpr std::size_t alignment_of(std::size_t bytes) {
 }
 
 void touch(const void* address, std::size_t bytes, std::size_t alignment, Access kind) {
-  if (Block::current() != nullptr) Block::instance().access(address, bytes, alignment, kind);
+  if (Block::current() == nullptr) return;
+  const Block::Inside inside;
+  Block::instance().access(inside.thread(), address, bytes, alignment, kind);
 }
 }  // namespace
 
