@@ -151,28 +151,25 @@ unsigned reduce(Reduction kind, unsigned mask, unsigned value, Site site) {
   return own.value;
 }
 
-namespace {
-void check(const void* address, std::size_t size, Access kind) {
-  const Block::Inside inside;
-  Block::instance().access(inside.thread(), address, size, size, kind);
-}
-}  // namespace
-
 void load(void* to, const void* from, std::size_t size) {
-  check(from, size, Access::read);
+  const Block::Inside inside;
+  Block::instance().access(inside.thread(), from, size, size, Access::read);
   std::memcpy(to, from, size);
 }
 
 void store(void* to, const void* from, std::size_t size) {
-  check(to, size, Access::write);
+  const Block::Inside inside;
+  Block::instance().access(inside.thread(), to, size, size, Access::write);
   std::memcpy(to, from, size);
 }
 
 void check_atomic(const void* address, std::size_t size) {
-  check(address, size, Access::atomic);
+  const Block::Inside inside;
+  Block::instance().access(inside.thread(), address, size, size, Access::atomic);
 }
 
 void move_unchecked(void* to, const void* from, std::size_t size) {
+  const Block::Inside inside;
   std::memcpy(to, from, size);
 }
 

@@ -1,7 +1,6 @@
 // The kernels' sources are compiled with -fsanitize=thread but not linked with its library: the
 // compiler calls these functions before every load and store, and here they check them.
 #include <cstddef>
-#include <cstring>
 
 #include "kernels/emulation/block.h"
 
@@ -71,19 +70,24 @@ void __tsan_write_range(void* p, std::size_t bytes) {
   touch(p, bytes, 1, Access::write);
 }
 
-void* __tsan_memcpy(void* to, const void* from, std::size_t bytes) {
+// The linker sends every call of memcpy, memmove and memset of the program here.
+void* __real_memcpy(void* to, const void* from, std::size_t bytes);
+void* __real_memmove(void* to, const void* from, std::size_t bytes);
+void* __real_memset(void* to, int value, std::size_t bytes);
+
+void* __wrap_memcpy(void* to, const void* from, std::size_t bytes) {
   touch(from, bytes, 1, Access::read);
   touch(to, bytes, 1, Access::write);
-  return std::memcpy(to, from, bytes);
+  return __real_memcpy(to, from, bytes);
 }
-void* __tsan_memmove(void* to, const void* from, std::size_t bytes) {
+void* __wrap_memmove(void* to, const void* from, std::size_t bytes) {
   touch(from, bytes, 1, Access::read);
   touch(to, bytes, 1, Access::write);
-  return std::memmove(to, from, bytes);
+  return __real_memmove(to, from, bytes);
 }
-void* __tsan_memset(void* to, int value, std::size_t bytes) {
+void* __wrap_memset(void* to, int value, std::size_t bytes) {
   touch(to, bytes, 1, Access::write);
-  return std::memset(to, value, bytes);
+  return __real_memset(to, value, bytes);
 }
 
 // Atomics of the host's code in the same files (reference counts); kernels have machine.h's.

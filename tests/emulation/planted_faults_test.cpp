@@ -12,6 +12,7 @@ namespace {
 
 using cuda::launch;
 using ::testing::AllOf;
+using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -333,6 +334,47 @@ TEST(PlantedFaults, AsynchronousCopyNotWaitedFor) {
   EXPECT_EQ(y.values()[3], 124.0f);
   EXPECT_THAT(run(false, true), HasSubstr("an unfinished cp.async writes there"));
   EXPECT_THAT(run(true, false), HasSubstr("uninitialised shared memory"));
+}
+
+// Copies that a compiler turns into calls, or that are calls: each goes one element too far.
+struct Row {
+  float values[24];
+};
+__global__ void copy_struct(const Row* x, Row* y) {
+  y[threadIdx.x] = x[threadIdx.x + 1];
+}
+__global__ void copy_by_call(const Row* x, Row* y) {
+  memcpy(y, x, 2 * sizeof(Row));
+}
+__global__ void zeros(Row*, Row* y) {
+  for (int i = 0; i < 25; ++i) y->values[i] = 0;
+}
+__global__ void zeros_by_call(Row*, Row* y) {
+  memset(y, 0, sizeof(Row) + 1);
+}
+
+TEST(PlantedFaults, BlocksOfMemory) {
+  const DeviceArray<Row> x(1), y(1);
+  const auto run = [&](auto kernel) {
+    return fault_of([&] { launch(kernel, 1, 1, 0, nullptr, x.data(), y.data()); });
+  };
+  EXPECT_THAT(run(copy_struct), AllOf(HasSubstr("reads"), HasSubstr("out of bounds")));
+  EXPECT_THAT(run(copy_by_call), AllOf(HasSubstr("reads 192"), HasSubstr("out of bounds")));
+  EXPECT_THAT(run(zeros), AllOf(HasSubstr("writes"), HasSubstr("out of bounds")));
+  EXPECT_THAT(run(zeros_by_call), AllOf(HasSubstr("writes 97"), HasSubstr("out of bounds")));
+}
+
+// A thread's own variables lie on its stack, which ends.
+__global__ void large_variables(float* y, int n) {
+  volatile float own[18 * 1024];
+  for (int i = 0; i < 18 * 1024; ++i) own[i] = 1;
+  y[0] = own[n];
+}
+
+TEST(PlantedFaults, TooManyLocalVariables) {
+  const DeviceArray<float> y(1);
+  EXPECT_THAT(fault_of([&] { launch(large_variables, 1, 1, 0, nullptr, y.data(), 3); }),
+              AnyOf(HasSubstr("local variables"), HasSubstr("out of bounds")));
 }
 
 __global__ void wild(float* y, const float* host) {
