@@ -19,8 +19,9 @@ thread_local Thread* Block::current_ = nullptr;
 
 namespace {
 
-// Neighbouring stacks start in different cache sets.
-constexpr std::size_t kStackStride = kStackBytes + 1088;
+// Each stack has as much room below it to overflow into, and neighbouring stacks start in different
+// cache sets.
+constexpr std::size_t kStackStride = 2 * kStackBytes + 1088;
 
 constexpr std::uint64_t kStackEnd = 0x9d3c5a17e2b86f40u;  // overwritten where a stack overflows
 
@@ -50,7 +51,8 @@ Block::Block()
       stacks_(static_cast<std::byte*>(std::aligned_alloc(4096, kMaxThreads * kStackStride))),
       threads_(kMaxThreads) {
   if (stacks_ == nullptr) throw std::bad_alloc();
-  for (unsigned i = 0; i < kMaxThreads; ++i) threads_[i].stack = stacks_ + i * kStackStride;
+  for (unsigned i = 0; i < kMaxThreads; ++i)
+    threads_[i].stack = stacks_ + (i + 1) * kStackStride - kStackBytes;
 }
 
 void Block::check_launch(const Launch& p) const {
@@ -186,7 +188,7 @@ void Block::end_thread(Thread& t) {
     }
   }
   if (std::memcmp(t.stack, &kStackEnd, sizeof(kStackEnd)) != 0) {
-    fail(t, fmt::format("its local variables take more than {} bytes", kStackBytes));
+    fail_overflow(t);
   }
   t.state = Thread::State::ended;
   warp_gone_[t.actor.warp()] |= 1u << t.actor.lane();
@@ -316,12 +318,20 @@ void Block::warp_operation(Thread& t, const char* name, unsigned mask, Site site
 
 void Block::access(Thread& t, const void* address, std::size_t bytes, std::size_t alignment,
                    Access kind) {
-  const auto in_stack = static_cast<const std::byte*>(address) - t.stack;
-  if (static_cast<std::size_t>(in_stack) < kStackBytes) {
+  const auto* first = static_cast<const std::byte*>(address);
+  if (first >= t.stack && first < t.stack + kStackBytes) {
     if ((reinterpret_cast<std::uintptr_t>(address) & (alignment - 1)) == 0) return;
     fail(t, fmt::format("accesses {} bytes of its own: misaligned", bytes));
   }
-  if (!memory_.access(t.actor, address, bytes, alignment, kind)) fail(t, memory_.fault());
+  if (!memory_.access(t.actor, address, bytes, alignment, kind)) {
+    if (first < t.stack && first >= t.stack - kStackBytes) fail_overflow(t);
+    const bool others = first >= stacks_ && first < stacks_ + kMaxThreads * kStackStride;
+    fail(t, others ? "accesses a local variable of another thread" : memory_.fault());
+  }
+}
+
+void Block::fail_overflow(const Thread& t) {
+  fail(t, fmt::format("its local variables take more than {} bytes", kStackBytes));
 }
 
 std::uint16_t Block::next_clock(unsigned warp) {

@@ -92,6 +92,7 @@ class Block {
   void resume(Thread& thread);
   void suspend();
   void end_thread(Thread& thread);
+  [[noreturn]] void fail_overflow(const Thread& thread);
   void release_barrier();
   void check_lane(const Thread& thread, unsigned lane);
   bool joins(const Thread& other, const Thread& thread) const;

@@ -12,7 +12,6 @@ namespace {
 
 using cuda::launch;
 using ::testing::AllOf;
-using ::testing::AnyOf;
 using ::testing::HasSubstr;
 using ::testing::IsEmpty;
 
@@ -374,7 +373,22 @@ __global__ void large_variables(float* y, int n) {
 TEST(PlantedFaults, TooManyLocalVariables) {
   const DeviceArray<float> y(1);
   EXPECT_THAT(fault_of([&] { launch(large_variables, 1, 1, 0, nullptr, y.data(), 3); }),
-              AnyOf(HasSubstr("local variables"), HasSubstr("out of bounds")));
+              HasSubstr("its local variables take more than 65536 bytes"));
+}
+
+__global__ void lend_a_variable(float* y) {
+  __shared__ const float* lent;
+  volatile float own = 1;
+  if (threadIdx.x == 0) lent = const_cast<const float*>(&own);
+  __syncthreads();
+  y[threadIdx.x] = *lent + own;
+}
+
+TEST(PlantedFaults, AnotherThreadsLocalVariable) {
+  const DeviceArray<float> y(2);
+  EXPECT_THAT(
+      fault_of([&] { launch(lend_a_variable, 1, 2, 0, nullptr, y.data()); }),
+      AllOf(HasSubstr("thread (1, 0, 0)"), HasSubstr("a local variable of another thread")));
 }
 
 __global__ void wild(float* y, const float* host) {
