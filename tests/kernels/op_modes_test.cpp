@@ -63,6 +63,7 @@ INSTANTIATE_TEST_SUITE_P(All, Operation, ::testing::ValuesIn(groups(true)), name
 class UnwrittenOperation : public ::testing::TestWithParam<OpGroup> {};
 
 TEST_P(UnwrittenOperation, SaysSo) {
+  if (available_backends().empty()) GTEST_SKIP() << "this machine has no such device";
   const OpCase c = GetParam().make().front();
   for (const TestedBackend& b : available_backends()) {
     try {
