@@ -11,8 +11,8 @@ scripts=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 
 packages=(g++ cmake ninja-build ccache libdnnl-dev libonig-dev libutf8proc-dev
   nlohmann-json3-dev libcli11-dev libspdlog-dev libfmt-dev libgtest-dev libgmock-dev
-  libbenchmark-dev libjpeg62-turbo-dev libpng-dev libssl-dev libstb-dev zlib1g-dev pkg-config python3
-  python3-venv git ca-certificates)
+  libbenchmark-dev libboost-context-dev libjpeg62-turbo-dev libpng-dev libssl-dev libstb-dev
+  zlib1g-dev pkg-config python3 python3-venv git ca-certificates)
 # clang's -fopenmp needs libomp, its sanitizers libclang-rt.
 dev_packages=(clang clang-format clang-tidy libclang-rt-14-dev libomp-14-dev)
 

@@ -9,15 +9,22 @@
 namespace medvqa::testing {
 
 const std::vector<TestedBackend>& available_backends() {
-  static const std::vector<TestedBackend> backends{
-      {"cpu",
-       std::make_shared<cpu::CpuBackend>(),
-       {DType::f64, DType::f32, DType::bf16, DType::f16}}};
+  static const std::vector<TestedBackend> backends = make_backends();
   return backends;
 }
 
+bool is_written(const std::string& group) {
+  const std::vector<std::string> unwritten = unwritten_groups();
+  return std::find(unwritten.begin(), unwritten.end(), group) == unwritten.end();
+}
+
+std::shared_ptr<ops::Backend> shared_cpu_backend() {
+  static const auto backend = std::make_shared<cpu::CpuBackend>();
+  return backend;
+}
+
 ops::Backend& cpu_backend() {
-  return *available_backends().front().backend;
+  return *shared_cpu_backend();
 }
 
 std::vector<std::string> missing_backends() {

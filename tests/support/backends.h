@@ -1,6 +1,8 @@
-// The devices this program can test. A new one is added in backends.cpp and nowhere else.
+// The devices this program can test. Which they are is decided when it is linked: one file of
+// support/devices belongs to each program.
 #pragma once
 
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,12 +15,25 @@ struct TestedBackend {
   std::string name;
   std::shared_ptr<ops::Backend> backend;
   std::vector<DType> types;  // storage types it must support
+  // Of devices that watch every access: bytes nobody may touch, and a tensor's name for reports.
+  std::function<void(const void* begin, std::size_t bytes)> forbid = {};
+  std::function<void(const void* begin, std::size_t bytes, const std::string& name)> name_range =
+      {};
 };
 
+// In support/devices; empty where the machine has no such device.
+std::vector<TestedBackend> make_backends();
+// Operations of this program's devices that are still to be written, by the name of their group.
+// Tests of what they throw stand in for those of what they compute.
+std::vector<std::string> unwritten_groups();
+
 const std::vector<TestedBackend>& available_backends();
+bool is_written(const std::string& group);
 // The oracle: f64 on the CPU.
+std::shared_ptr<ops::Backend> shared_cpu_backend();
 ops::Backend& cpu_backend();
-// Names from the environment's MEDVQA_REQUIRE_BACKEND (comma separated) that are not available.
+// Names from the environment's MEDVQA_REQUIRE_BACKEND (comma separated) that are not available to
+// this program.
 std::vector<std::string> missing_backends();
 
 }  // namespace medvqa::testing

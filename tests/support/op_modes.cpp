@@ -118,10 +118,10 @@ Values case_values(const OpCase& c, DType compute) {
 
 Failures check_reference(const OpCase& c, const TestedBackend& tested, DType type) {
   const Values values = case_values(c, type);
-  const Placement low(*tested.backend, c, type, values);
+  const Placement low(tested, c, type, values);
   Failures failures = run(c, *tested.backend, low);
   const bool f64_exists = has_type(c, DType::f64);
-  const Placement high(cpu_backend(), c, f64_exists ? DType::f64 : type, values);
+  const Placement high(c, f64_exists ? DType::f64 : type, values);
   if (f64_exists) run(c, cpu_backend(), high);
   const std::string where = tested.name + " " + std::string(name_of(type));
   for (const Expected& e : c.oracle(values, type)) {
@@ -136,7 +136,7 @@ Failures check_oracle(const OpCase& c) {
   Failures failures;
   if (!has_type(c, DType::f64)) return failures;
   const Values values = case_values(c, DType::f64);
-  const Placement p(cpu_backend(), c, DType::f64, values);
+  const Placement p(c, DType::f64, values);
   failures = run(c, cpu_backend(), p);
   for (const Expected& e : c.oracle(values, DType::f64)) {
     compare(c, "f64 against plain", e, e.value, p.read(e.operand), DType::f64, failures);
@@ -145,7 +145,7 @@ Failures check_oracle(const OpCase& c) {
 }
 
 Failures check_guards(const OpCase& c, const TestedBackend& tested, DType type) {
-  const Placement p(*tested.backend, c, type, case_values(c, type));
+  const Placement p(tested, c, type, case_values(c, type));
   Failures failures = run(c, *tested.backend, p);
   const Failures damage = p.damage();
   failures.insert(failures.end(), damage.begin(), damage.end());
@@ -160,7 +160,7 @@ struct Loss {
 };
 
 Loss loss_of(const OpCase& c, const Values& values) {
-  const Placement p(cpu_backend(), c, DType::f64, values);
+  const Placement p(c, DType::f64, values);
   const std::size_t bytes = [&] {
     OpCase forward = c;
     forward.run = c.derivatives.forward;
@@ -197,7 +197,7 @@ Failures check_gradient(const OpCase& c) {
   Failures failures;
   if (!c.derivatives.forward) return failures;
   const Values values = case_values(c, DType::f64);
-  const Placement p(cpu_backend(), c, DType::f64, values);
+  const Placement p(c, DType::f64, values);
   failures = run(c, cpu_backend(), p);
   const double size = loss_of(c, values).size;
   for (const auto& pair : c.derivatives.pairs) {

@@ -73,8 +73,12 @@ std::int64_t Placement::element_byte(std::size_t operand, std::int64_t element) 
   return kGuard + index * static_cast<std::int64_t>(size_of(t.dtype));
 }
 
-Placement::Placement(ops::Backend& backend, const OpCase& c, DType compute, const Values& values)
-    : backend_(backend), case_(c), compute_(compute) {
+Placement::Placement(const OpCase& c, DType compute, const Values& values)
+    : Placement({"cpu", shared_cpu_backend(), {}}, c, compute, values) {}
+
+Placement::Placement(const TestedBackend& tested, const OpCase& c, DType compute,
+                     const Values& values)
+    : backend_(*tested.backend), case_(c), compute_(compute) {
   for (std::size_t i = 0; i < c.operands.size(); ++i) {
     const Operand& o = c.operands[i];
     Tensor t(nullptr, o.type.in(compute), o.shape);
@@ -84,6 +88,7 @@ Placement::Placement(ops::Backend& backend, const OpCase& c, DType compute, cons
     Slot slot;
     slot.image.assign(at(2 * kGuard + rows * t.row_stride * size), kSentinel);
     slot.writable.assign(slot.image.size(), false);
+    slot.element.assign(slot.image.size(), false);
     tensors_.push_back(t);
     const bool unset = o.role == Role::output || o.role == Role::spare;
     for (std::int64_t e = 0; e < o.shape.elements(); ++e) {
@@ -91,14 +96,26 @@ Placement::Placement(ops::Backend& backend, const OpCase& c, DType compute, cons
       for (std::size_t b = begin; b < begin + at(size); ++b) {
         if (unset) slot.image[b] = kUnwritten;
         slot.writable[b] = o.role != Role::input;
+        slot.element[b] = true;
       }
       if (!unset) store_as(&slot.image[begin], values[i][at(e)], t.dtype);
     }
-    slot.memory = backend.allocate_memory(slot.image.size());
+    slot.memory = backend_.allocate_memory(slot.image.size());
     const Tensor all(slot.memory.get(), DType::u8, {static_cast<std::int64_t>(slot.image.size())});
-    backend.upload(slot.image.data(), slot.image.size(), all);
+    backend_.upload(slot.image.data(), slot.image.size(), all);
     tensors_.back().data = static_cast<std::byte*>(slot.memory.get()) + kGuard + o.lead * size;
+    watch(tested, slot, o);
     slots_.push_back(std::move(slot));
+  }
+}
+
+void Placement::watch(const TestedBackend& tested, const Slot& slot, const Operand& operand) const {
+  if (!tested.forbid) return;
+  const auto* memory = static_cast<const std::byte*>(slot.memory.get());
+  tested.name_range(memory + kGuard, slot.image.size() - at(2 * kGuard), operand.name);
+  for (std::size_t begin = 0, end = 0; begin < slot.image.size(); begin = end) {
+    while (end < slot.image.size() && slot.element[end] == slot.element[begin]) ++end;
+    if (!slot.element[begin]) tested.forbid(memory + begin, end - begin);
   }
 }
 

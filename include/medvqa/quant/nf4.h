@@ -57,7 +57,7 @@ constexpr std::uint8_t nf4_pack(std::uint8_t first, std::uint8_t second) {
 }
 
 // map[code] * nested_absmax + offset, rounded after each operation (never fused).
-inline float nested_value(float mapped, float nested_absmax, float offset) {
+constexpr float nested_value(float mapped, float nested_absmax, float offset) {
   const float product = mapped * nested_absmax;
   return product + offset;
 }

@@ -1,0 +1,38 @@
+#include "kernels/cuda/cuda_backend.h"
+
+namespace medvqa::cuda {
+
+CudaBackend::CudaBackend(int device)
+    : limits_(device_limits(device)),
+      stream_(make_stream()),
+      products_(std::make_unique<Products>(stream_)),
+      traits_(products_->traits()) {
+  traits_.name = limits_.name;
+}
+
+CudaBackend::~CudaBackend() {
+  products_.reset();
+  destroy_stream(stream_);
+}
+
+std::shared_ptr<void> CudaBackend::allocate_memory(std::size_t bytes) {
+  return allocate_device_memory(bytes);
+}
+
+void CudaBackend::do_upload(const void* host, const Tensor& dst) {
+  if (dst.bytes() != 0) copy_to_device(dst.data, host, dst.bytes(), stream_);
+}
+
+void CudaBackend::do_download(const Tensor& src, void* host) {
+  if (src.bytes() != 0) copy_to_host(host, src.data, src.bytes(), stream_);
+}
+
+void CudaBackend::do_gemm(const ops::Gemm& p, const Tensor& scratch) {
+  products_->gemm(p, scratch);
+}
+
+void CudaBackend::do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) {
+  products_->gemm_group(group, scratch);
+}
+
+}  // namespace medvqa::cuda

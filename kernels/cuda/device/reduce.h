@@ -1,0 +1,49 @@
+// Sums and maxima over a warp and a block, in one fixed order.
+#pragma once
+
+#include "machine.h"
+
+namespace medvqa::cuda {
+
+inline constexpr unsigned kAllLanes = 0xffffffffu;
+
+// Every lane gets the sum over the warp: a tree over lane distances 16, 8, 4, 2, 1.
+__device__ inline float warp_sum(float value) {
+  for (int distance = 16; distance > 0; distance /= 2) {
+    value += __shfl_xor_sync(kAllLanes, value, distance);
+  }
+  return value;
+}
+__device__ inline float warp_max(float value) {
+  for (int distance = 16; distance > 0; distance /= 2) {
+    value = fmaxf(value, __shfl_xor_sync(kAllLanes, value, distance));
+  }
+  return value;
+}
+
+// Every thread of a one-dimensional block of Threads (a multiple of 32, at most 1024) gets the sum.
+// `partial` is shared memory of Threads / 32 floats; it may be used again after the call.
+template <int Threads>
+__device__ inline float block_sum(float value, float* partial) {
+  static_assert(Threads % 32 == 0 && Threads <= 1024);
+  value = warp_sum(value);
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  float sum = 0;
+  for (int warp = 0; warp < Threads / 32; ++warp) sum += partial[warp];
+  __syncthreads();
+  return sum;
+}
+template <int Threads>
+__device__ inline float block_max(float value, float* partial) {
+  static_assert(Threads % 32 == 0 && Threads <= 1024);
+  value = warp_max(value);
+  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
+  __syncthreads();
+  float largest = partial[0];
+  for (int warp = 1; warp < Threads / 32; ++warp) largest = fmaxf(largest, partial[warp]);
+  __syncthreads();
+  return largest;
+}
+
+}  // namespace medvqa::cuda

@@ -1,0 +1,41 @@
+// The calls a backend makes to its device beside kernels: memory, transfers, the order of work.
+// Two implementations: nvidia/device_memory.cu, and kernels/emulation/device_memory.cpp.
+#pragma once
+
+#include <cstddef>
+#include <memory>
+#include <string>
+
+struct CUstream_st;
+
+namespace medvqa::cuda {
+
+// What cudaStream_t is, without its header. The emulator has none: every call there has ended
+// when it returns.
+using Stream = CUstream_st*;
+
+struct DeviceLimits {
+  std::string name;
+  int architecture = 0;  // 10 * major + minor of the compute capability
+  int multiprocessors = 0;
+  std::size_t shared_bytes = 0;  // of one block, static and dynamic together
+  std::size_t memory_bytes = 0;  // of the device
+};
+
+// UserError(ExitCode::device) where there is no such device.
+DeviceLimits device_limits(int device);
+
+Stream make_stream();
+void destroy_stream(Stream stream);
+
+// Aligned to 256 bytes. UserError(ExitCode::memory) when there is no room.
+std::shared_ptr<void> allocate_device_memory(std::size_t bytes);
+
+// The host memory may be reused on return.
+void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream);
+// Waits until everything queued before has ended and the bytes have come.
+void copy_to_host(void* host, const void* device, std::size_t bytes, Stream stream);
+void set_zero(void* device, std::size_t bytes, Stream stream);
+void synchronise(Stream stream);
+
+}  // namespace medvqa::cuda

@@ -1,0 +1,53 @@
+#include "kernels/cuda/device_memory.h"
+
+#include <cstdlib>
+#include <cstring>
+
+#include "kernels/emulation/memory.h"
+#include "medvqa/core/arena.h"
+
+namespace medvqa::cuda {
+
+DeviceLimits device_limits(int) {
+  // The smallest device we know, so that what runs here runs everywhere: a T4's shared memory.
+  return {.name = "cuda-emulated",
+          .architecture = 80,
+          .multiprocessors = 4,
+          .shared_bytes = emulation::kSharedBytes,
+          .memory_bytes = std::size_t{1} << 30};
+}
+
+Stream make_stream() {
+  return nullptr;
+}
+void destroy_stream(Stream) {}
+
+std::shared_ptr<void> allocate_device_memory(std::size_t bytes) {
+  const std::size_t rounded = (bytes / kArenaAlignment + 1) * kArenaAlignment;
+  void* memory = std::aligned_alloc(kArenaAlignment, rounded);
+  if (memory == nullptr) {
+    throw UserError(ExitCode::memory,
+                    "the system has no " + std::to_string(rounded) + " bytes of memory left");
+  }
+  emulation::add_allocation(memory, bytes);
+  return {memory, [](void* p) {
+            emulation::remove_allocation(p);
+            std::free(p);
+          }};
+}
+
+void copy_to_device(void* device, const void* host, std::size_t bytes, Stream) {
+  std::memcpy(device, host, bytes);
+}
+
+void copy_to_host(void* host, const void* device, std::size_t bytes, Stream) {
+  std::memcpy(host, device, bytes);
+}
+
+void set_zero(void* device, std::size_t bytes, Stream) {
+  std::memset(device, 0, bytes);
+}
+
+void synchronise(Stream) {}
+
+}  // namespace medvqa::cuda
