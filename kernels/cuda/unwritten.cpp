@@ -11,12 +11,6 @@ namespace {
 }
 }  // namespace
 
-void CudaBackend::do_rms_norm(const ops::RmsNorm&) {
-  fail_unwritten("rms_norm");
-}
-void CudaBackend::do_rms_norm_backward(const ops::RmsNormBackward&) {
-  fail_unwritten("rms_norm_backward");
-}
 void CudaBackend::do_layer_norm(const ops::LayerNorm&) {
   fail_unwritten("layer_norm");
 }
