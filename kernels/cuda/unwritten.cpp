@@ -11,12 +11,6 @@ namespace {
 }
 }  // namespace
 
-void CudaBackend::do_layer_norm(const ops::LayerNorm&) {
-  fail_unwritten("layer_norm");
-}
-void CudaBackend::do_layer_norm_backward(const ops::LayerNormBackward&) {
-  fail_unwritten("layer_norm_backward");
-}
 void CudaBackend::do_rotary_table(const ops::RotaryTable&) {
   fail_unwritten("rotary_table");
 }
