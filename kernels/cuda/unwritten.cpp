@@ -23,19 +23,6 @@ void CudaBackend::do_attention(const ops::Attention&, const Tensor&) {
 void CudaBackend::do_attention_backward(const ops::AttentionBackward&, const Tensor&) {
   fail_unwritten("attention_backward");
 }
-void CudaBackend::do_activation(ops::Activation, const Tensor&, const Tensor&) {
-  fail_unwritten("activation");
-}
-void CudaBackend::do_activation_backward(ops::Activation, const Tensor&, const Tensor&,
-                                         const ops::GradOut&) {
-  fail_unwritten("activation_backward");
-}
-void CudaBackend::do_swiglu(const ops::SwiGlu&) {
-  fail_unwritten("swiglu");
-}
-void CudaBackend::do_swiglu_backward(const ops::SwiGluBackward&) {
-  fail_unwritten("swiglu_backward");
-}
 void CudaBackend::do_dropout(const ops::Dropout&) {
   fail_unwritten("dropout");
 }
