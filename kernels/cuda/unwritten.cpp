@@ -11,12 +11,6 @@ namespace {
 }
 }  // namespace
 
-void CudaBackend::do_rotary_table(const ops::RotaryTable&) {
-  fail_unwritten("rotary_table");
-}
-void CudaBackend::do_rotary(const ops::Rotary&) {
-  fail_unwritten("rotary");
-}
 void CudaBackend::do_attention(const ops::Attention&, const Tensor&) {
   fail_unwritten("attention");
 }
