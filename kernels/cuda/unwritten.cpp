@@ -17,9 +17,6 @@ void CudaBackend::do_attention(const ops::Attention&, const Tensor&) {
 void CudaBackend::do_attention_backward(const ops::AttentionBackward&, const Tensor&) {
   fail_unwritten("attention_backward");
 }
-void CudaBackend::do_linear_cross_entropy(const ops::LinearCrossEntropy&, const Tensor&) {
-  fail_unwritten("linear_cross_entropy");
-}
 void CudaBackend::do_global_norm(std::span<const Tensor>, const Tensor&) {
   fail_unwritten("global_norm");
 }
