@@ -17,11 +17,5 @@ void CudaBackend::do_attention(const ops::Attention&, const Tensor&) {
 void CudaBackend::do_attention_backward(const ops::AttentionBackward&, const Tensor&) {
   fail_unwritten("attention_backward");
 }
-void CudaBackend::do_global_norm(std::span<const Tensor>, const Tensor&) {
-  fail_unwritten("global_norm");
-}
-void CudaBackend::do_adamw(const ops::AdamW&) {
-  fail_unwritten("adamw");
-}
 
 }  // namespace medvqa::cuda
