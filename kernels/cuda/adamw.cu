@@ -234,8 +234,7 @@ void CudaBackend::do_adamw(const ops::AdamW& p) {
                                                             .weight_decay = p.weight_decay,
                                                             .step = p.step,
                                                             .gradient_scale = p.grad_scale});
-  const TrainedEntry* table =
-      update_->trained.send(std::span<const TrainedEntry>(entries), stream_);
+  const TrainedEntry* table = update_->trained.send(entries, stream_);
   launch(adamw_kernel, blocks_for(blocks, kThreads / 32), kThreads, 0, stream_, table,
          entries.size(), blocks, factors, update_->codes);
 }
@@ -253,8 +252,7 @@ void CudaBackend::do_global_norm(std::span<const Tensor> tensors, const Tensor& 
   }
   const std::int64_t blocks = std::min(pieces, kNormBlocks);
   if (blocks > 0) {
-    const GradientEntry* table =
-        update_->gradients.send(std::span<const GradientEntry>(entries), stream_);
+    const GradientEntry* table = update_->gradients.send(entries, stream_);
     launch(squares_kernel, blocks_for(blocks, 1), kThreads, 0, stream_, table, entries.size(),
            pieces, update_->partial);
   }

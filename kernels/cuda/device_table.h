@@ -5,6 +5,7 @@
 #include <cstddef>
 #include <memory>
 #include <span>
+#include <type_traits>
 #include <vector>
 
 #include "kernels/cuda/device_memory.h"
@@ -16,10 +17,12 @@ class DeviceTable {
   // Device memory for that many bytes; a larger table allocates once more.
   explicit DeviceTable(std::size_t bytes);
 
-  // The device's copy of `entries`, in the stream's order. Entry must have no padding.
+  // The device's copy of `entries`, in the stream's order.
   template <class Entry>
-  const Entry* send(std::span<const Entry> entries, Stream stream) {
-    return static_cast<const Entry*>(send_bytes(std::as_bytes(entries), stream));
+  const Entry* send(const std::vector<Entry>& entries, Stream stream) {
+    // Padding would make equal tables differ.
+    static_assert(std::has_unique_object_representations_v<Entry>);
+    return static_cast<const Entry*>(send_bytes(std::as_bytes(std::span(entries)), stream));
   }
 
  private:
