@@ -1,11 +1,14 @@
 #include "kernels/cuda/cuda_backend.h"
 
+#include "kernels/cuda/update_state.h"
+
 namespace medvqa::cuda {
 
 CudaBackend::CudaBackend(int device)
     : limits_(device_limits(device)),
       stream_(make_stream()),
       products_(std::make_unique<Products>(stream_)),
+      update_(std::make_unique<UpdateState>(stream_)),
       traits_(products_->traits()) {
   traits_.name = limits_.name;
 }

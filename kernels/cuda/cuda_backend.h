@@ -13,6 +13,8 @@
 
 namespace medvqa::cuda {
 
+struct UpdateState;  // update_state.h
+
 class CudaBackend final : public ops::Backend {
  public:
   // UserError(ExitCode::device) where there is no such device.
@@ -58,6 +60,7 @@ class CudaBackend final : public ops::Backend {
   DeviceLimits limits_;
   Stream stream_ = nullptr;
   std::unique_ptr<Products> products_;
+  std::unique_ptr<UpdateState> update_;
   ops::DeviceTraits traits_;
 };
 

@@ -6,23 +6,6 @@
 #include "medvqa/core/error.h"
 
 namespace medvqa::quant {
-namespace {
-
-std::uint8_t code_m(const AdamWTables& tables, float m, float inverse) {
-  if (tables.rounding == CodeRounding::nearest) {
-    return nearest_code_m(tables.signed_map, m, inverse);
-  }
-  return tables.signed_grid[grid_index(m * inverse)];
-}
-
-std::uint8_t code_v(const AdamWTables& tables, float v, float inverse) {
-  if (tables.rounding == CodeRounding::nearest) {
-    return nearest_code_v(tables.unsigned_map, v, inverse);
-  }
-  return tables.unsigned_grid[grid_index(v * inverse)];
-}
-
-}  // namespace
 
 AdamWFactors adamw_factors(const AdamWStep& s) {
   MEDVQA_CHECK(s.step >= 1, "the step of AdamW counts from 1");

@@ -20,8 +20,15 @@ constexpr std::array kActivations{Activation::gelu_erf, Activation::gelu_tanh,
 struct Rows {
   std::int64_t rows, columns;
   bool strided;
+  std::int64_t unit = 1;  // strided: what the columns of somebody else are multiples of
+  std::string str() const {
+    return fmt::format("{}x{}{}", rows, columns, strided ? fmt::format("_strided{}", unit) : "");
+  }
 };
-const std::vector<Rows> kShapes{{1, 1, false}, {1, 37, false}, {6, 24, true}, {66, 17, true}};
+// With a unit of 8 every row of a 16-bit type begins on 16 bytes; one row after a few elements
+// of somebody else is contiguous, but begins anywhere.
+const std::vector<Rows> kShapes{{1, 1, false},    {1, 37, false},  {6, 24, true}, {66, 17, true},
+                                {6, 24, true, 8}, {40, 64, false}, {1, 64, true}};
 
 // Values where the functions bend and where they saturate.
 int wide_input(OpCase& c, const char* name, const Rows& s) {
@@ -36,13 +43,13 @@ std::vector<OpCase> activation_cases() {
   for (const Activation kind : kActivations) {
     for (const Rows& s : kShapes) {
       for (const bool in_place : {false, true}) {
-        OpCase c(fmt::format("activation{}_{}x{}{}", static_cast<int>(kind), s.rows, s.columns,
+        OpCase c(fmt::format("activation{}_{}{}", static_cast<int>(kind), s.str(),
                              in_place ? "_in_place" : ""));
         const int x = wide_input(c, "x", s);
         if (in_place) c[x].role = Role::both;
         const int y = in_place ? x : c.output("y", {s.rows, s.columns});
-        if (s.strided) c.stride(x, 2, 3);
-        if (s.strided && !in_place) c.stride(y, 0, 1);
+        if (s.strided) c.stride(x, 2 * s.unit, 3 * s.unit);
+        if (s.strided && !in_place) c.stride(y, 0, s.unit);
         c.run = [=](ops::Backend& b, const Tensors& t) { b.activation(kind, t[at(x)], t[at(y)]); };
         c.oracle = [=](const Values& v, DType) {
           Expected e{y, {}, {}};
@@ -65,8 +72,8 @@ std::vector<OpCase> activation_backward_cases() {
   for (const Activation kind : kActivations) {
     for (const Rows& s : kShapes) {
       for (const Form form : {Form::overwrite, Form::accumulate, Form::in_place}) {
-        OpCase c(fmt::format("activation_backward{}_{}x{}_{}", static_cast<int>(kind), s.rows,
-                             s.columns, static_cast<int>(form)));
+        OpCase c(fmt::format("activation_backward{}_{}_{}", static_cast<int>(kind), s.str(),
+                             static_cast<int>(form)));
         const int x = wide_input(c, "x", s);
         const bool in_place = form == Form::in_place;
         const bool accumulate = form == Form::accumulate;
@@ -74,7 +81,7 @@ std::vector<OpCase> activation_backward_cases() {
             in_place ? c.both("dy", {s.rows, s.columns}) : c.input("dy", {s.rows, s.columns});
         const int dx = in_place ? dy : c.gradient("dx", {s.rows, s.columns}, accumulate);
         const int y = c.spare("y", {s.rows, s.columns});
-        if (s.strided) c.stride(dy, 1, 4);
+        if (s.strided) c.stride(dy, s.unit, 4 * s.unit);
         c.run = [=](ops::Backend& b, const Tensors& t) {
           b.activation_backward(kind, t[at(x)], t[at(dy)], {t[at(dx)], accumulate});
         };
@@ -108,7 +115,7 @@ std::vector<OpCase> activation_backward_cases() {
 std::vector<OpCase> swiglu_cases() {
   std::vector<OpCase> cases;
   for (const Rows& s : kShapes) {
-    OpCase c(fmt::format("swiglu_{}x{}", s.rows, s.columns));
+    OpCase c("swiglu_" + s.str());
     const int gate = wide_input(c, "gate", s);
     const int up = wide_input(c, "up", s);
     const int y = c.output("y", {s.rows, s.columns});
@@ -161,8 +168,7 @@ std::vector<OpCase> swiglu_backward_cases() {
   for (const Rows& s : kShapes) {
     for (const int wanted : {3, 1, 2}) {  // bit 0: dgate, bit 1: dup
       for (const bool accumulate : {false, true}) {
-        OpCase c(fmt::format("swiglu_backward_{}x{}_{}{}", s.rows, s.columns, wanted,
-                             accumulate ? "_acc" : ""));
+        OpCase c(fmt::format("swiglu_backward_{}_{}{}", s.str(), wanted, accumulate ? "_acc" : ""));
         const Shape shape{s.rows, s.columns};
         SwiGluIndices i{};
         i.gate = wide_input(c, "gate", s);
@@ -203,9 +209,10 @@ std::vector<OpCase> dropout_cases() {
   for (const double p : {0.0, 0.1, 0.5}) {
     for (const Rows& s : kShapes) {
       for (const bool accumulate : {false, true}) {
-        OpCase c(fmt::format("dropout_{}_{}x{}{}", p, s.rows, s.columns, accumulate ? "_acc" : ""));
+        OpCase c(fmt::format("dropout_{}_{}{}", p, s.str(), accumulate ? "_acc" : ""));
         const int x = c.input("x", {s.rows, s.columns});
         const int y = c.gradient("y", {s.rows, s.columns}, accumulate);
+        if (s.strided && s.rows == 1) c.stride(x, s.unit, 0);
         constexpr std::uint64_t kSeed = 0x123456789abcdef0u, kStream = 77;
         c.run = [=](ops::Backend& b, const Tensors& t) {
           b.dropout({.x_TC = t[at(x)],

@@ -156,7 +156,10 @@ std::vector<OpCase> linear_cross_entropy_cases() {
                                   {66, 8, 129, 64, true, true, true},
                                   {1, 16, 2, 64, true, true, false, true},
                                   {7, 24, 5, 3, true, false, false, true},
-                                  {66, 8, 3, 64, true, true, true, true}};
+                                  {66, 8, 3, 64, true, true, true, true},
+                                  // More than a block of 1024 threads reads at once.
+                                  {3, 8, 1031, 2},
+                                  {2, 8, 4104, 64}};
   std::vector<OpCase> cases;
   for (const Options& o : list) cases.push_back(make(o));
   return cases;

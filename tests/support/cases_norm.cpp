@@ -14,9 +14,16 @@ constexpr double kEps = 1e-5;
 
 struct Rows {
   std::int64_t rows, channels;
-  double offset = 0;  // a mean far from zero, for layer_norm
+  double offset = 0;      // a mean far from zero, for layer_norm
+  std::int64_t lead = 0;  // elements between an aligned address and x
+  std::string name(const char* operation) const {
+    return fmt::format("{}_{}x{}{}", operation, rows, channels, lead == 0 ? "" : "_unaligned");
+  }
 };
-const std::vector<Rows> kShapes{{1, 3}, {1, 8}, {5, 33}, {3, 257, 3}, {64, 80}};
+// The wide ones are more than a warp, and then a block, has in its registers at once, both in
+// vectors and element by element.
+const std::vector<Rows> kShapes{{1, 3},    {1, 8},    {5, 33},   {3, 257, 3}, {64, 80},
+                                {2, 1040}, {2, 1031}, {3, 2056}, {1, 8200},   {1, 80, 0, 1}};
 
 // x of one row and its statistics.
 struct RowView {
@@ -39,7 +46,10 @@ struct RowView {
 
 int x_input(OpCase& c, const Rows& s) {
   const std::int64_t n = s.rows * s.channels;
-  return c.input("x", {s.rows, s.channels}, random_values(c.name, n, s.offset - 1, s.offset + 1));
+  const int x =
+      c.input("x", {s.rows, s.channels}, random_values(c.name, n, s.offset - 1, s.offset + 1));
+  c.stride(x, s.lead, 0);
+  return x;
 }
 
 }  // namespace
@@ -47,7 +57,7 @@ int x_input(OpCase& c, const Rows& s) {
 std::vector<OpCase> rms_norm_cases() {
   std::vector<OpCase> cases;
   for (const Rows& s : kShapes) {
-    OpCase c(fmt::format("rms_norm_{}x{}", s.rows, s.channels));
+    OpCase c(s.name("rms_norm"));
     const int x = x_input(c, s);
     const int w = c.input("weight", {s.channels});
     const int y = c.output("y", {s.rows, s.channels});
@@ -114,8 +124,7 @@ std::vector<OpCase> rms_norm_backward_cases() {
   std::vector<OpCase> cases;
   for (const Rows& s : kShapes) {
     for (const bool accumulate : {false, true}) {
-      OpCase c(
-          fmt::format("rms_norm_backward_{}x{}{}", s.rows, s.channels, accumulate ? "_acc" : ""));
+      OpCase c(s.name("rms_norm_backward") + (accumulate ? "_acc" : ""));
       const int x = x_input(c, s);
       const int w = c.input("weight", {s.channels});
       const int inv = c.input("inv_rms", {s.rows}, kAccumulator);
@@ -159,7 +168,7 @@ std::vector<OpCase> rms_norm_backward_cases() {
 std::vector<OpCase> layer_norm_cases() {
   std::vector<OpCase> cases;
   for (const Rows& s : kShapes) {
-    OpCase c(fmt::format("layer_norm_{}x{}", s.rows, s.channels));
+    OpCase c(s.name("layer_norm"));
     const int x = x_input(c, s);
     const int w = c.input("weight", {s.channels});
     const int bias = c.input("bias", {s.channels});
@@ -240,8 +249,7 @@ std::vector<OpCase> layer_norm_backward_cases() {
   std::vector<OpCase> cases;
   for (const Rows& s : kShapes) {
     for (const bool accumulate : {false, true}) {
-      OpCase c(
-          fmt::format("layer_norm_backward_{}x{}{}", s.rows, s.channels, accumulate ? "_acc" : ""));
+      OpCase c(s.name("layer_norm_backward") + (accumulate ? "_acc" : ""));
       LayerNormBackwardIndices i{};
       i.x = x_input(c, s);
       i.w = c.input("weight", {s.channels});

@@ -254,21 +254,22 @@ std::vector<OpCase> rotary_cases() {
   struct Options {
     std::int64_t tokens, heads, size;
     bool packed, inverse;
+    std::int64_t unit = 1;  // packed: what the columns of somebody else are multiples of
   };
   std::vector<OpCase> cases;
   for (const bool inverse : {false, true}) {
-    for (const Options& o :
-         {Options{1, 1, 2, false, inverse}, Options{5, 3, 20, true, inverse},
-          Options{9, 2, 80, false, inverse}, Options{66, 4, 16, true, inverse}}) {
-      OpCase c(
-          fmt::format("rotary_{}x{}x{}{}", o.tokens, o.heads, o.size, inverse ? "_inverse" : ""));
+    for (const Options& o : {Options{1, 1, 2, false, inverse}, Options{5, 3, 20, true, inverse},
+                             Options{9, 2, 80, false, inverse}, Options{66, 4, 16, true, inverse},
+                             Options{66, 4, 16, true, inverse, 8}}) {
+      OpCase c(fmt::format("rotary_{}x{}x{}{}{}", o.tokens, o.heads, o.size,
+                           o.unit == 1 ? "" : "_aligned", inverse ? "_inverse" : ""));
       const std::int64_t half = o.size / 2;
       // Columns after the rotated heads belong to the values and must stay.
-      const std::int64_t columns = o.heads * o.size + (o.packed ? 7 : 0);
+      const std::int64_t columns = o.heads * o.size + (o.packed ? 7 * o.unit : 0);
       const int x = c.both("x", {o.tokens, columns});
       const int cosine = c.input("cos", {o.tokens, half}, fixed(DType::f32));
       const int sine = c.input("sin", {o.tokens, half}, fixed(DType::f32));
-      if (o.packed) c.stride(x, 3, 2);
+      if (o.packed) c.stride(x, 3 * o.unit, 2 * o.unit);
       c.run = [=](ops::Backend& b, const Tensors& t) {
         b.rotary({.x_TC = t[at(x)],
                   .heads = o.heads,

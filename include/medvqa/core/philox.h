@@ -8,8 +8,8 @@
 namespace medvqa {
 
 // Four uniform 32-bit words for one counter under one key.
-inline std::array<std::uint32_t, 4> philox4x32(std::uint64_t key, std::uint64_t counter_high,
-                                               std::uint64_t counter_low) {
+constexpr std::array<std::uint32_t, 4> philox4x32(std::uint64_t key, std::uint64_t counter_high,
+                                                  std::uint64_t counter_low) {
   auto k0 = static_cast<std::uint32_t>(key);
   auto k1 = static_cast<std::uint32_t>(key >> 32);
   std::array<std::uint32_t, 4> c{

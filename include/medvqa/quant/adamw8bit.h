@@ -49,7 +49,7 @@ struct Moments {
 };
 
 // The fused multiply-adds are PyTorch's: its vector code has them at exactly these places.
-inline Moments adamw_moments(const AdamWFactors& f, float g, Moments old) {
+constexpr Moments adamw_moments(const AdamWFactors& f, float g, Moments old) {
   const float scaled = g * f.gradient_scale;
   Moments next;
   next.m = std::fma(scaled, f.one_minus_beta1, old.m * f.beta1);
@@ -58,7 +58,7 @@ inline Moments adamw_moments(const AdamWFactors& f, float g, Moments old) {
 }
 
 // The parameter after the step, for 8-bit states.
-inline float adamw_parameter_8bit(const AdamWFactors& f, float p, Moments now) {
+constexpr float adamw_parameter_8bit(const AdamWFactors& f, float p, Moments now) {
   const float root = std::sqrt(now.v) / f.correction2;
   const float denominator = root + f.eps;
   const float update = f.step_8bit * now.m / denominator;
@@ -67,7 +67,7 @@ inline float adamw_parameter_8bit(const AdamWFactors& f, float p, Moments now) {
 }
 
 // The parameter after the step, for f32 states. PyTorch's order differs from the 8-bit form.
-inline float adamw_parameter_32bit(const AdamWFactors& f, float p, Moments now) {
+constexpr float adamw_parameter_32bit(const AdamWFactors& f, float p, Moments now) {
   const float denominator = std::sqrt(now.v) + f.scaled_eps;
   return std::fma(now.m / denominator, f.step_32bit, p * f.decay);
 }
@@ -97,6 +97,21 @@ struct AdamWTables {
   const std::uint8_t* unsigned_grid;  // [kGridPoints], only for CodeRounding::grid
   CodeRounding rounding = CodeRounding::grid;
 };
+
+// One moment's code as `tables` say.
+constexpr std::uint8_t code_m(const AdamWTables& tables, float m, float inverse_absmax) {
+  if (tables.rounding == CodeRounding::nearest) {
+    return nearest_code_m(tables.signed_map, m, inverse_absmax);
+  }
+  return tables.signed_grid[grid_index(m * inverse_absmax)];
+}
+
+constexpr std::uint8_t code_v(const AdamWTables& tables, float v, float inverse_absmax) {
+  if (tables.rounding == CodeRounding::nearest) {
+    return nearest_code_v(tables.unsigned_map, v, inverse_absmax);
+  }
+  return tables.unsigned_grid[grid_index(v * inverse_absmax)];
+}
 
 // Tables of the host, never freed.
 AdamWTables adamw_tables(CodeRounding rounding = CodeRounding::grid);
