@@ -8,6 +8,7 @@ CudaBackend::CudaBackend(int device)
       products_(std::make_unique<Products>(stream_)),
       traits_(products_->traits()) {
   traits_.name = limits_.name;
+  traits_.attention_on_chip = true;
 }
 
 CudaBackend::~CudaBackend() {

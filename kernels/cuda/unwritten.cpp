@@ -29,12 +29,6 @@ void CudaBackend::do_rotary_table(const ops::RotaryTable&) {
 void CudaBackend::do_rotary(const ops::Rotary&) {
   fail_unwritten("rotary");
 }
-void CudaBackend::do_attention(const ops::Attention&, const Tensor&) {
-  fail_unwritten("attention");
-}
-void CudaBackend::do_attention_backward(const ops::AttentionBackward&, const Tensor&) {
-  fail_unwritten("attention_backward");
-}
 void CudaBackend::do_activation(ops::Activation, const Tensor&, const Tensor&) {
   fail_unwritten("activation");
 }

@@ -7,7 +7,6 @@ std::vector<std::string> unwritten_groups() {
   return {"rms_norm",     "rms_norm_backward",
           "layer_norm",   "layer_norm_backward",
           "rotary_table", "rotary",
-          "attention",    "attention_backward",
           "activation",   "activation_backward",
           "swiglu",       "swiglu_backward",
           "dropout",      "linear_cross_entropy",
