@@ -1,8 +1,8 @@
 // The gradients of attention. Every element of dq, dk and dv is the work of one thread, which sums
 // in one order: dq over keys; dk and dv over the query heads that share them, and over queries.
-//   p = exp(scale q k' - lse),  ds = p (dy v' - delta),  delta = sum_D(dy y)
 #include "kernels/cuda/cuda_backend.h"
-#include "kernels/cuda/device/attention_scalar.h"
+#include "kernels/cuda/device/attention_fragments.h"
+#include "kernels/cuda/device/attention_gradient_scalar.h"
 #include "kernels/cuda/device/reduce.h"
 
 namespace medvqa::cuda {
@@ -10,14 +10,6 @@ namespace medvqa::cuda {
 namespace {
 
 constexpr int kDeltaThreads = 256;
-
-template <class T>
-struct BackwardArguments {
-  AttentionArguments<T> forward;
-  Heads<const T> y, dy;
-  float* delta;  // [H, T]
-  std::int64_t tokens;
-};
 
 // A warp a row of a head.
 template <class T>
@@ -38,158 +30,243 @@ __global__ void __launch_bounds__(kDeltaThreads)
   if (threadIdx.x % 32 == 0) b.delta[head * b.tokens + token] = sum;
 }
 
-// What a query row of one head has kept of its softmax.
-struct RowStatistics {
-  float lse, delta;  // lse in units of log2(e)
-};
 template <class T>
-__device__ RowStatistics statistics_of(const BackwardArguments<T>& b, int head, int token) {
-  return {b.forward.lse[head * b.forward.lse_stride + token] * kLog2E,
-          b.delta[head * b.tokens + token]};
+BackwardArguments<T> with_delta(const ops::AttentionBackward& p, const Tensor& scratch,
+                                Stream stream) {
+  const std::int64_t tokens = p.dy_THD.dim(0), heads = p.dy_THD.dim(1);
+  const BackwardArguments<T> b{.forward = arguments_of<T>(p.forward),
+                               .y = heads_of<const T>(p.forward.y_THD),
+                               .dy = heads_of<const T>(p.dy_THD),
+                               .delta = static_cast<float*>(scratch.data),
+                               .tokens = tokens};
+  if (tokens > 0) {
+    launch(attention_delta_kernel<T>, blocks_for(tokens * heads, kDeltaThreads / 32), kDeltaThreads,
+           0, stream, b, static_cast<int>(heads));
+  }
+  return b;
 }
 
-template <class T, int kColumns>
-__global__ void __launch_bounds__(scalar::kThreads)
-    attention_dq_scalar_kernel(BackwardArguments<T> b, HeadGradient<T> dq_THD) {
-  using namespace scalar;
-  __shared__ Square left, right;
-  __shared__ Wide<kColumns> columns;
+// A score becomes its probability and `dp` its gradient.
+__device__ void to_gradient(float& s, float& dp, float factor, float lse, float delta, bool seen) {
+  s = seen ? exp2f(fmaf(s, factor, -lse)) : 0.0f;
+  dp = s * (dp - delta);
+}
+
+// 64 query rows of a head against tiles of 32 keys and values, the next of which are loaded while
+// one is at work. Queries and dy pass through the same memory into registers.
+template <class T, int D>
+__global__ void __launch_bounds__(fragments::kThreads, fragments::kBlocksAtOnce<D>)
+    attention_dq_fragment_kernel(BackwardArguments<T> b, HeadGradient<T> dq_THD) {
+  using namespace fragments;
+  T* tiles = dynamic_shared<T>();  // 2 x (keys, values), or queries and dy
+  constexpr int kKeys = 32, kTile = kKeys * kStride<D>;
   const AttentionArguments<T>& p = b.forward;
   const Sample sample = sample_of(p, blockIdx.z);
-  const int first = static_cast<int>(blockIdx.x) * kTile;
+  const int first = static_cast<int>(gridDim.x - 1 - blockIdx.x) * kBlockRows;
   if (first >= sample.q_count) return;
-  const Share share(p.size, kColumns);
-  const int rows = lesser(kTile, sample.q_count - first);
+  const int head = static_cast<int>(blockIdx.y), group = head / p.shared;
+  const int rows = lesser(kBlockRows, sample.q_count - first);
   const int begin = sample.q_begin + first;
-  const int group = share.head / p.shared;
-  const auto q = rows_of(p.q, begin, rows, share.head, p.size);
-  const auto dy = rows_of(b.dy, begin, rows, share.head, p.size);
-  const auto k = rows_of(p.k, sample.k_begin, sample.k_count, group, p.size);
-  const auto v = rows_of(p.v, sample.k_begin, sample.k_count, group, p.size);
+  const auto k = rows_of(p.k, sample.k_begin, sample.k_count, group, D);
+  const auto v = rows_of(p.v, sample.k_begin, sample.k_count, group, D);
   const Place at;
   const float factor = p.scale * kLog2E;
+  RowsInRegisters<T, D> q, dy;
+  begin_load<D, kBlockRows>(rows_of(p.q, begin, rows, head, D), tiles);
+  begin_load<D, kBlockRows>(rows_of(b.dy, begin, rows, head, D), tiles + 2 * kTile);
+  cp_async_commit();
   RowStatistics row[2];
-  for (int i = 0; i < 2; ++i)
-    row[i] = statistics_of(b, share.head, begin + lesser(at.row(i), rows - 1));
-  Result<kColumns> dq;
+  for (int i = 0; i < 2; ++i) {
+    row[i] = statistics_of(b, head, begin + lesser(at.row(i), rows - 1));
+  }
+  cp_async_wait<0>();
+  __syncthreads();
+  q.read(tiles + at.first_row * kStride<D>);
+  dy.read(tiles + 2 * kTile + at.first_row * kStride<D>);
+  __syncthreads();
+  begin_load<D, kKeys>(k, tiles);
+  begin_load<D, kKeys>(v, tiles + kTile);
+  cp_async_commit();
+  float dq[D / 8][4] = {};
   const int keys = sample.visible(first + rows - 1);
-  for (int key = 0; key < keys; key += kTile) {
-    float s[2][2], ds[2][2];
-    multiply_rows(q, k.from(key), p.size, left, right, s);
-    multiply_rows(dy, v.from(key), p.size, left, right, ds);
-    __syncthreads();  // left takes the gradients of the scores
-    for (int i = 0; i < 2; ++i) {
-      const int visible = sample.visible(first + at.row(i)) - key;
-      for (int j = 0; j < 2; ++j) {
-        const float probability = exp2f(fmaf(s[i][j], factor, -row[i].lse));
-        ds[i][j] = at.column(j) < visible ? probability * (ds[i][j] - row[i].delta) : 0.0f;
+  for (int key = 0, stage = 0; key < keys; key += kKeys, stage ^= 1) {
+    const T* k_tile = tiles + stage * 2 * kTile;
+    cp_async_wait<0>();
+    __syncthreads();  // this stage is there, and nobody reads the other any more
+    if (key + kKeys < keys) {
+      T* other = tiles + (stage ^ 1) * 2 * kTile;
+      begin_load<D, kKeys>(k.from(key + kKeys), other);
+      begin_load<D, kKeys>(v.from(key + kKeys), other + kTile);
+    }
+    cp_async_commit();
+    float s[kKeys / 8][4], ds[kKeys / 8][4];
+    multiply_rows<D>(q, k_tile, s);
+    multiply_rows<D>(dy, k_tile + kTile, ds);
+    const int visible[2] = {sample.visible(first + at.row(0)) - key,
+                            sample.visible(first + at.row(1)) - key};
+#pragma unroll
+    for (int n = 0; n < kKeys / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        to_gradient(s[n][i], ds[n][i], factor, row[i / 2].lse, row[i / 2].delta,
+                    at.column(n, i % 2) < visible[i / 2]);
       }
     }
-    store_square(ds, left);
-    load_columns(k.from(key), share.begin, share.width, columns);
-    __syncthreads();
-    dq.add_product(left, columns, share.width);
+    add_product<D>(ds, k_tile, dq);
   }
-  for (int i = 0; i < 2; ++i) dq.scale(i, p.scale);
-  dq.put_rows(rows_of(dq_THD.to, begin, rows, share.head, p.size), share.begin, share.width,
-              dq_THD.accumulate);
+  cp_async_wait<0>();
+  const float scale[2] = {p.scale, p.scale};
+  put_rows<D>(dq, scale, rows_of(dq_THD.to, begin, rows, head, D), dq_THD.accumulate);
 }
 
-// Scores are transposed here: a row is a key, a column a query.
-template <class T, int kColumns>
-__global__ void __launch_bounds__(scalar::kThreads)
-    attention_dkv_scalar_kernel(BackwardArguments<T> b, HeadGradient<T> dk_SGD,
-                                HeadGradient<T> dv_SGD) {
-  using namespace scalar;
-  __shared__ Square left, right;
-  __shared__ Wide<kColumns> columns;
+// How the kernel for dk and dv uses the chip. Accumulators take D registers. Where there are enough
+// of them beside, keys and values stay in registers too, and two stages of queries and dy fit.
+template <int D>
+struct KeyPlan {
+  static constexpr bool kInRegisters = D <= 80;
+  static constexpr int kStages = kInRegisters ? 2 : 1;
+  static constexpr int kQueries = 32;
+  // Rows of keys and values that stay, then stages of queries and dy.
+  static constexpr int kKept = kInRegisters ? 0 : 2 * fragments::kBlockRows;
+  static constexpr int kTileRows = kKept + kStages * 2 * kQueries;
+  static constexpr int kBytes = fragments::tile_bytes<D>(kTileRows) +
+                                kStages * kQueries * static_cast<int>(sizeof(RowStatistics));
+};
+
+// The tiles of queries that see a tile of keys, head after head.
+struct QueryTiles {
+  int head, query;
+  int first_query, end;
+  template <int kQueries>
+  __device__ void advance() {
+    query += kQueries;
+    if (query < end) return;
+    query = first_query;
+    ++head;
+  }
+};
+
+// One stage: queries, dy, and what their rows kept.
+template <int D, class T>
+__device__ void begin_stage(const BackwardArguments<T>& b, const Sample& sample,
+                            const QueryTiles& at, T* tile, RowStatistics* statistics) {
+  constexpr int kQueries = KeyPlan<D>::kQueries;
+  const int begin = sample.q_begin + at.query, count = sample.q_count - at.query;
+  using fragments::begin_load;
+  begin_load<D, kQueries>(rows_of(b.forward.q, begin, count, at.head, D), tile);
+  begin_load<D, kQueries>(rows_of(b.dy, begin, count, at.head, D),
+                          tile + kQueries * fragments::kStride<D>);
+  cp_async_commit();
+  const int i = static_cast<int>(threadIdx.x);
+  if (i >= kQueries) return;
+  statistics[i] = i < count ? statistics_of(b, at.head, begin + i) : RowStatistics{0, 0};
+}
+
+// 64 keys of a key/value head. Scores are transposed: a row is a key, a column a query. Queries
+// that are not there are zeros, and so is all they add.
+template <class T, int D>
+__global__ void __launch_bounds__(fragments::kThreads, fragments::kBlocksAtOnce<D>)
+    attention_dkv_fragment_kernel(BackwardArguments<T> b, HeadGradient<T> dk_SGD,
+                                  HeadGradient<T> dv_SGD) {
+  using namespace fragments;
+  using Plan = KeyPlan<D>;
+  using Rows = std::conditional_t<Plan::kInRegisters, RowsInRegisters<T, D>, RowsInShared<T, D>>;
+  constexpr int kQueries = Plan::kQueries, kTile = kQueries * kStride<D>;
+  T* kept = dynamic_shared<T>();
+  T* stages = kept + Plan::kKept * kStride<D>;
+  auto* statistics = reinterpret_cast<RowStatistics*>(kept + Plan::kTileRows * kStride<D>);
   const AttentionArguments<T>& p = b.forward;
   const Sample sample = sample_of(p, blockIdx.z);
-  const int first = static_cast<int>(blockIdx.x) * kTile;
+  const int first = static_cast<int>(blockIdx.x) * kBlockRows;
   if (first >= sample.k_count) return;
-  const Share share(p.size, kColumns);
-  const int rows = lesser(kTile, sample.k_count - first);
-  const auto k = rows_of(p.k, sample.k_begin + first, rows, share.head, p.size);
-  const auto v = rows_of(p.v, sample.k_begin + first, rows, share.head, p.size);
+  const int group = static_cast<int>(blockIdx.y), begin = sample.k_begin + first;
+  const int rows = sample.k_count - first;
   const Place at;
   const float factor = p.scale * kLog2E;
-  Result<kColumns> dk, dv;
-  for (int head = share.head * p.shared; head < (share.head + 1) * p.shared; ++head) {
-    const auto q = rows_of(p.q, sample.q_begin, sample.q_count, head, p.size);
-    const auto dy = rows_of(b.dy, sample.q_begin, sample.q_count, head, p.size);
-    // No query before the tile's first key sees it.
-    for (int query = p.causal ? first : 0; query < sample.q_count; query += kTile) {
-      float s[2][2], ds[2][2];
-      multiply_rows(k, q.from(query), p.size, left, right, s);
-      multiply_rows(v, dy.from(query), p.size, left, right, ds);
-      __syncthreads();  // left takes the probabilities, right the gradients of the scores
-      for (int j = 0; j < 2; ++j) {
-        const int column = query + at.column(j);
-        const bool there = column < sample.q_count;
-        const RowStatistics of =
-            there ? statistics_of(b, head, sample.q_begin + column) : RowStatistics{0, 0};
-        for (int i = 0; i < 2; ++i) {
-          const bool seen = there && first + at.row(i) < sample.visible(column);
-          s[i][j] = seen ? exp2f(fmaf(s[i][j], factor, -of.lse)) : 0.0f;
-          ds[i][j] = s[i][j] * (ds[i][j] - of.delta);
-        }
-      }
-      store_square(s, left);
-      store_square(ds, right);
-      load_columns(dy.from(query), share.begin, share.width, columns);
+  begin_load<D, kBlockRows>(rows_of(p.k, begin, rows, group, D), kept);
+  begin_load<D, kBlockRows>(rows_of(p.v, begin, rows, group, D), kept + kBlockRows * kStride<D>);
+  cp_async_commit();
+  cp_async_wait<0>();
+  __syncthreads();
+  Rows k, v;
+  k.read(kept + at.first_row * kStride<D>);
+  v.read(kept + (kBlockRows + at.first_row) * kStride<D>);
+  if (Plan::kInRegisters) __syncthreads();  // the stages take their place
+  float dk[D / 8][4] = {}, dv[D / 8][4] = {};
+  // No query before the tile's first key sees it.
+  const int first_query = p.causal ? first : 0;
+  QueryTiles tiles{group * p.shared, first_query, first_query, sample.q_count};
+  const int end = first_query < sample.q_count ? tiles.head + p.shared : tiles.head;
+  if (Plan::kStages == 2 && tiles.head < end) begin_stage<D>(b, sample, tiles, stages, statistics);
+  for (int stage = 0; tiles.head < end; stage ^= Plan::kStages - 1) {
+    const T* q_tile = stages + stage * 2 * kTile;
+    const T* dy_tile = q_tile + kTile;
+    const RowStatistics* row = statistics + stage * kQueries;
+    const int query = tiles.query;
+    if constexpr (Plan::kStages == 1) {
       __syncthreads();
-      dv.add_product(left, columns, share.width);
-      __syncthreads();
-      load_columns(q.from(query), share.begin, share.width, columns);
-      __syncthreads();
-      dk.add_product(right, columns, share.width);
+      begin_stage<D>(b, sample, tiles, stages, statistics);
     }
+    tiles.template advance<kQueries>();
+    cp_async_wait<0>();
+    __syncthreads();  // this stage is there, and nobody reads the other any more
+    if (Plan::kStages == 2 && tiles.head < end) {
+      const int other = stage ^ 1;
+      begin_stage<D>(b, sample, tiles, stages + other * 2 * kTile, statistics + other * kQueries);
+    }
+    float s[kQueries / 8][4], ds[kQueries / 8][4];
+    multiply_rows<D>(k, q_tile, s);
+    multiply_rows<D>(v, dy_tile, ds);
+#pragma unroll
+    for (int n = 0; n < kQueries / 8; ++n) {
+#pragma unroll
+      for (int i = 0; i < 4; ++i) {
+        const RowStatistics of = row[at.column(n, i % 2)];
+        const bool seen = first + at.row(i / 2) < sample.visible(query + at.column(n, i % 2));
+        to_gradient(s[n][i], ds[n][i], factor, of.lse, of.delta, seen);
+      }
+    }
+    add_product<D>(s, dy_tile, dv);
+    add_product<D>(ds, q_tile, dk);
   }
-  for (int i = 0; i < 2; ++i) dk.scale(i, p.scale);
-  const int begin = sample.k_begin + first;
+  const float scale[2] = {p.scale, p.scale}, one[2] = {1, 1};
   if (dk_SGD.to.data != nullptr) {
-    dk.put_rows(rows_of(dk_SGD.to, begin, rows, share.head, p.size), share.begin, share.width,
-                dk_SGD.accumulate);
+    put_rows<D>(dk, scale, rows_of(dk_SGD.to, begin, rows, group, D), dk_SGD.accumulate);
   }
   if (dv_SGD.to.data != nullptr) {
-    dv.put_rows(rows_of(dv_SGD.to, begin, rows, share.head, p.size), share.begin, share.width,
-                dv_SGD.accumulate);
+    put_rows<D>(dv, one, rows_of(dv_SGD.to, begin, rows, group, D), dv_SGD.accumulate);
   }
 }
 
-template <class T>
-void launch_scalar(const ops::AttentionBackward& p, const BackwardArguments<T>& b, Stream stream) {
+template <class T, int D>
+void launch_fragments(const ops::AttentionBackward& p, const BackwardArguments<T>& b,
+                      Stream stream) {
   const ops::Attention& f = p.forward;
-  scalar::dispatch_columns(f.q_THD.dim(2), [&]<int kColumns>(std::int64_t pieces) {
-    if (p.dq_THD && f.q_THD.elements() > 0) {
-      launch(attention_dq_scalar_kernel<T, kColumns>,
-             attention_grid(f, f.max_q, scalar::kTile, f.q_THD.dim(1) * pieces), scalar::kThreads,
-             0, stream, b, gradient_of<T>(p.dq_THD));
-    }
-    if ((p.dk_SGD || p.dv_SGD) && f.k_SGD.elements() > 0) {
-      launch(attention_dkv_scalar_kernel<T, kColumns>,
-             attention_grid(f, f.max_k, scalar::kTile, f.k_SGD.dim(1) * pieces), scalar::kThreads,
-             0, stream, b, gradient_of<T>(p.dk_SGD), gradient_of<T>(p.dv_SGD));
-    }
-  });
+  constexpr int kRows = fragments::kBlockRows;
+  if (p.dq_THD && f.q_THD.elements() > 0) {
+    launch(attention_dq_fragment_kernel<T, D>, attention_grid(f, f.max_q, kRows, f.q_THD.dim(1)),
+           fragments::kThreads, fragments::tile_bytes<D>(2 * kRows), stream, b,
+           gradient_of<T>(p.dq_THD));
+  }
+  if ((p.dk_SGD || p.dv_SGD) && f.k_SGD.elements() > 0) {
+    launch(attention_dkv_fragment_kernel<T, D>, attention_grid(f, f.max_k, kRows, f.k_SGD.dim(1)),
+           fragments::kThreads, KeyPlan<D>::kBytes, stream, b, gradient_of<T>(p.dk_SGD),
+           gradient_of<T>(p.dv_SGD));
+  }
 }
 
 }  // namespace
 
 void CudaBackend::do_attention_backward(const ops::AttentionBackward& p, const Tensor& scratch) {
-  const ops::Attention& f = p.forward;
-  const std::int64_t tokens = f.q_THD.dim(0), heads = f.q_THD.dim(1);
-  dispatch_storage(p.dy_THD.dtype, [&]<class T>() {
-    const BackwardArguments<T> b{.forward = arguments_of<T>(f),
-                                 .y = heads_of<const T>(f.y_THD),
-                                 .dy = heads_of<const T>(p.dy_THD),
-                                 .delta = static_cast<float*>(scratch.data),
-                                 .tokens = tokens};
-    if (tokens > 0) {
-      launch(attention_delta_kernel<T>, blocks_for(tokens * heads, kDeltaThreads / 32),
-             kDeltaThreads, 0, stream_, b, static_cast<int>(heads));
-    }
-    launch_scalar(p, b, stream_);
+  const DType type = p.dy_THD.dtype;
+  const std::int64_t size = p.dy_THD.dim(2);
+  if (fragments::serve(type, size, limits_.architecture)) {
+    return fragments::dispatch(type, size, [&]<class T, int D>() {
+      launch_fragments<T, D>(p, with_delta<T>(p, scratch, stream_), stream_);
+    });
+  }
+  dispatch_storage(type, [&]<class T>() {
+    scalar::launch_gradients(p, with_delta<T>(p, scratch, stream_), stream_);
   });
 }
 
