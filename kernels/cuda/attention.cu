@@ -70,7 +70,7 @@ __global__ void __launch_bounds__(scalar::kThreads)
     store_square(s, a);
     load_columns(v.from(key), share.begin, share.width, values);
     __syncthreads();
-    y.add_product(a, values, share.width);
+    y.add_product(a, values, share.width, keys - key);
   }
   for (int i = 0; i < 2; ++i) {
     const float sum = row_sum(softmax[i].sum);

@@ -45,7 +45,7 @@ __global__ void __launch_bounds__(kThreads)
     store_square(ds, left);
     load_columns(k.from(key), share.begin, share.width, columns);
     __syncthreads();
-    dq.add_product(left, columns, share.width);
+    dq.add_product(left, columns, share.width, keys - key);
   }
   for (int i = 0; i < 2; ++i) dq.scale(i, p.scale);
   dq.put_rows(rows_of(dq_THD.to, begin, rows, share.head, p.size), share.begin, share.width,
@@ -94,11 +94,11 @@ __global__ void __launch_bounds__(kThreads)
       store_square(ds, right);
       load_columns(dy.from(query), share.begin, share.width, columns);
       __syncthreads();
-      dv.add_product(left, columns, share.width);
+      dv.add_product(left, columns, share.width, sample.q_count - query);
       __syncthreads();
       load_columns(q.from(query), share.begin, share.width, columns);
       __syncthreads();
-      dk.add_product(right, columns, share.width);
+      dk.add_product(right, columns, share.width, sample.q_count - query);
     }
   }
   for (int i = 0; i < 2; ++i) dk.scale(i, p.scale);

@@ -43,6 +43,7 @@ __device__ void multiply_rows(const HeadRows<const T>& left, const HeadRows<cons
       b[r][d] = d < depth && r < right.count ? to_float(right.row(r)[begin + d]) : 0;
     }
     __syncthreads();
+    if (at.row(0) >= left.count || at.column(0) >= right.count) continue;
     for (int e = 0; e < depth; ++e) {
       const float a0 = a[at.row(0)][e], a1 = a[at.row(1)][e];
       const float b0 = b[at.column(0)][e], b1 = b[at.column(1)][e];
@@ -75,10 +76,10 @@ template <int kColumns>
 struct Result {
   float value[2][kColumns / 16] = {};
 
-  // += p x
-  __device__ void add_product(const Square& p, const Wide<kColumns>& x, int width) {
+  // += p x over `depth` rows of x, or all of its tile
+  __device__ void add_product(const Square& p, const Wide<kColumns>& x, int width, int depth) {
     const Place at;
-    for (int k = 0; k < kTile; ++k) {
+    for (int k = 0; k < lesser(depth, kTile); ++k) {
       const float p0 = p[at.row(0)][k], p1 = p[at.row(1)][k];
 #pragma unroll
       for (int c = 0; c < kColumns / 16; ++c) {
