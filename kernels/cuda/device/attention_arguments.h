@@ -99,7 +99,6 @@ HeadGradient<T> gradient_of(const ops::GradOut& d) {
 
 template <class T>
 AttentionArguments<T> arguments_of(const ops::Attention& p) {
-  MEDVQA_CHECK(p.scale > 0, "attention: scale is " + std::to_string(p.scale));
   return {.q = heads_of<const T>(p.q_THD),
           .k = heads_of<const T>(p.k_SGD),
           .v = heads_of<const T>(p.v_SGD),
