@@ -11,6 +11,7 @@ CudaBackend::CudaBackend(int device)
       update_(std::make_unique<UpdateState>(stream_)),
       traits_(products_->traits()) {
   traits_.name = limits_.name;
+  traits_.attention_on_chip = true;
 }
 
 CudaBackend::~CudaBackend() {

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 #include "kernels/emulation/emulator.h"
@@ -25,6 +26,15 @@ void load_matrices(int count, bool transposed, std::uint32_t* registers, const v
 }  // namespace medvqa::emulation
 
 namespace medvqa::cuda {
+
+// Both rounded to T; `low` in the lower half.
+template <class T>
+std::uint32_t pack_pair(float low, float high) {
+  const T pair[2] = {static_cast<T>(low), static_cast<T>(high)};
+  std::uint32_t word = 0;
+  std::memcpy(&word, pair, sizeof(word));
+  return word;
+}
 
 // c += a b, T = f16 (from sm_75 on; there two products of depth 8) or bf16 (from sm_80 on).
 template <class T>

@@ -80,6 +80,7 @@ void check_attention(const Attention& p) {
   check_type(op, "k", p.k_SGD, p.q_THD.dtype);
   check_like_rows(op, "lse", p.lse_HT,
                   Tensor(nullptr, accumulator_of(p.q_THD.dtype), {heads, p.q_THD.dim(0)}));
+  MEDVQA_CHECK(p.scale > 0, fmt::format("attention: scale is {}", p.scale));
   check_type(op, "cu_q", p.cu_q_N, DType::i32);
   check_like_rows(op, "cu_k", p.cu_k_N, p.cu_q_N);
 }

@@ -51,6 +51,7 @@ std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& trait
 
 // Scores; q; y; k transposed, v.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
+  if (traits.attention_on_chip) return 0;
   const HeadBytes h = head_bytes(p);
   return count(traits.threads) *
          (h.scores + h.scores_operand + h.tile_operand + h.tile + 2 * h.head_operand);
@@ -59,6 +60,7 @@ std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
 // Probabilities and their gradients; q, dy; dq and its deltas; dk, dv; k transposed and not, v
 // transposed.
 std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits) {
+  if (traits.attention_on_chip) return aligned(count(p.forward.lse_HT.elements()) * sizeof(float));
   const HeadBytes h = head_bytes(p.forward);
   return count(traits.threads) * (2 * (h.scores + h.scores_operand) + 2 * h.queries_operand +
                                   h.queries + h.deltas + 2 * h.head + 3 * h.head_operand);

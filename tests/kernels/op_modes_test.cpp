@@ -45,44 +45,11 @@ TEST_P(Operation, GuardsAndScratch) {
   }
 }
 
-std::vector<OpGroup> groups(bool written) {
-  std::vector<OpGroup> chosen;
-  for (const OpGroup& g : op_groups()) {
-    if (is_written(g.name) == written) chosen.push_back(g);
-  }
-  return chosen;
-}
-
 std::string name_of_group(const ::testing::TestParamInfo<OpGroup>& group) {
   return group.param.name;
 }
 
-INSTANTIATE_TEST_SUITE_P(All, Operation, ::testing::ValuesIn(groups(true)), name_of_group);
-
-// An operation without a kernel refuses to run, and one that has got its kernel leaves the list.
-class UnwrittenOperation : public ::testing::TestWithParam<OpGroup> {};
-
-TEST_P(UnwrittenOperation, SaysSo) {
-  if (available_backends().empty()) GTEST_SKIP() << "this machine has no such device";
-  const OpCase c = GetParam().make().front();
-  for (const TestedBackend& b : available_backends()) {
-    try {
-      check_guards(c, b, c.types.back());
-      ADD_FAILURE() << c.name << " ran on " << b.name << ": it is written";
-    } catch (const InternalError& e) {
-      EXPECT_NE(std::string(e.what()).find("has no CUDA kernel yet"), std::string::npos)
-          << e.what();
-    }
-  }
-}
-
-GTEST_ALLOW_UNINSTANTIATED_PARAMETERIZED_TEST(UnwrittenOperation);
-INSTANTIATE_TEST_SUITE_P(All, UnwrittenOperation, ::testing::ValuesIn(groups(false)),
-                         name_of_group);
-
-TEST(Backends, UnwrittenGroupsExist) {
-  EXPECT_EQ(groups(false).size(), unwritten_groups().size());
-}
+INSTANTIATE_TEST_SUITE_P(All, Operation, ::testing::ValuesIn(op_groups()), name_of_group);
 
 TEST(Backends, RequiredOnesAreAvailable) {
   EXPECT_EQ(missing_backends(), std::vector<std::string>{});

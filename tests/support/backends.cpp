@@ -13,11 +13,6 @@ const std::vector<TestedBackend>& available_backends() {
   return backends;
 }
 
-bool is_written(const std::string& group) {
-  const std::vector<std::string> unwritten = unwritten_groups();
-  return std::find(unwritten.begin(), unwritten.end(), group) == unwritten.end();
-}
-
 std::shared_ptr<ops::Backend> shared_cpu_backend() {
   static const auto backend = std::make_shared<cpu::CpuBackend>();
   return backend;

@@ -23,12 +23,8 @@ struct TestedBackend {
 
 // In support/devices; empty where the machine has no such device.
 std::vector<TestedBackend> make_backends();
-// Operations of this program's devices that are still to be written, by the name of their group.
-// Tests of what they throw stand in for those of what they compute.
-std::vector<std::string> unwritten_groups();
 
 const std::vector<TestedBackend>& available_backends();
-bool is_written(const std::string& group);
 // The oracle: f64 on the CPU.
 std::shared_ptr<ops::Backend> shared_cpu_backend();
 ops::Backend& cpu_backend();

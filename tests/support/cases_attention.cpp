@@ -52,6 +52,19 @@ std::vector<Options> options() {
     list.push_back({shape(2, 1, 16, {63, 64, 65}, causal), true});
     list.push_back({shape(1, 1, 20, {130}, causal)});
   }
+  // Around tiles of 32 and 64 rows, for the head sizes that devices have kernels for.
+  for (const bool causal : {false, true}) {
+    list.push_back({shape(1, 1, 64, {65}, causal)});
+    list.push_back({shape(1, 1, 80, {63, 0, 31}, causal)});
+    list.push_back({shape(4, 1, 64, {32}, causal)});
+    if (causal) list.push_back({shape(4, 1, 128, {33}, causal)});
+    list.push_back({shape(1, 1, 128, {64}, causal), true});
+    for (const std::int64_t size : {64, 80, 128}) {
+      Options cross{shape(2, 1, size, {34, 0, 3, 2}, causal)};
+      cross.shape.k_lengths = {3, 2, 66, 0};
+      list.push_back(cross);
+    }
+  }
   Options cross{shape(4, 2, 16, {3, 70}, false), true};
   cross.shape.k_lengths = {66, 5};
   list.push_back(cross);

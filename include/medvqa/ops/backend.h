@@ -20,6 +20,7 @@ struct DeviceTraits {
   int threads = 1;                 // CPU: worker threads
   bool gemm_in_f16 = true;         // false: f16 products go through f32 copies
   std::size_t gemm_workspace = 0;  // bytes a product may use beside its operands
+  bool attention_on_chip = false;  // true: tiles of scores never lie in device memory
 };
 
 class Backend {

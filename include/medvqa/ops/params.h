@@ -111,8 +111,8 @@ struct Rotary {
 //   y = softmax(scale * q k') v,  lse = log sum exp of the scaled scores.   Dao et al. 2022
 // Query head h reads key/value head h / (H / G). causal: key row <= query row inside a sample.
 // q_THD, y_THD, k_SGD, v_SGD: float, rows may be strided. lse_HT: accumulator type.
-// cu_q_N, cu_k_N: i32 [N + 1]; one sample's max lengths bound scratch and grids. In a sample
-// without keys y = 0 and lse = 0; gradients of what nobody reads are zero.
+// cu_q_N, cu_k_N: i32 [N + 1]; one sample's max lengths bound scratch and grids. scale > 0. In a
+// sample without keys y = 0 and lse = 0; gradients of what nobody reads are zero.
 struct Attention {
   Tensor q_THD, k_SGD, v_SGD;
   Tensor y_THD, lse_HT;

@@ -12,7 +12,8 @@ namespace medvqa::ops {
 // f16 products on a device without them: f32 copies of a, b and c.
 std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits);
 std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& traits);
-// Per thread: tiles of scores, and a head's keys and values in the type products read.
+// Per thread: tiles of scores, and a head's keys and values in the type products read. Where scores
+// stay on the chip: nothing, and the backward's delta, as large as lse.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits);
 std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits);
 // A chunk of logits in the accumulator type, and its gradient in the type of x.

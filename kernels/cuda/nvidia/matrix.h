@@ -5,9 +5,23 @@
 #include <cuda_fp16.h>
 
 #include <cstdint>
+#include <cstring>
 #include <type_traits>
 
 namespace medvqa::cuda {
+
+template <class T>
+__device__ inline std::uint32_t pack_pair(float low, float high) {
+  std::uint32_t word;
+  if constexpr (std::is_same_v<T, __half>) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    memcpy(&word, &pair, sizeof(word));
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    memcpy(&word, &pair, sizeof(word));
+  }
+  return word;
+}
 
 template <class T>
 __device__ inline void mma_m16n8k8(float (&c)[4], const std::uint32_t (&a)[2],

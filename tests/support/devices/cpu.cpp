@@ -6,8 +6,4 @@ std::vector<TestedBackend> make_backends() {
   return {{"cpu", shared_cpu_backend(), {DType::f64, DType::f32, DType::bf16, DType::f16}}};
 }
 
-std::vector<std::string> unwritten_groups() {
-  return {};
-}
-
 }  // namespace medvqa::testing
