@@ -29,7 +29,9 @@ __global__ void __launch_bounds__(kThreads)
   for (int i = 0; i < kDrawn<T>; i += 4) {
     const auto words = philox4x32(seed, stream, static_cast<std::uint64_t>((begin + i) / 4));
 #pragma unroll
-    for (unsigned k = 0; k < 4; ++k) kept[i + k] = words[k] >= threshold ? scale : 0.0f;
+    for (int k = 0; k < 4; ++k) {
+      kept[i + k] = words[static_cast<std::size_t>(k)] >= threshold ? scale : 0.0f;
+    }
   }
 #pragma unroll
   for (int i = 0; i < kDrawn<T>; i += N) {
