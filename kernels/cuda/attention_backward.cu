@@ -165,7 +165,7 @@ __device__ void begin_stage(const BackwardArguments<T>& b, const Sample& sample,
 // 64 keys of a key/value head. Scores are transposed: a row is a key, a column a query. Queries
 // that are not there are zeros, and so is all they add.
 template <class T, int D>
-__global__ void __launch_bounds__(fragments::kThreads, fragments::kBlocksAtOnce<D>)
+__global__ void __launch_bounds__(fragments::kThreads, 2)
     attention_dkv_fragment_kernel(BackwardArguments<T> b, HeadGradient<T> dk_SGD,
                                   HeadGradient<T> dv_SGD) {
   using namespace fragments;

@@ -31,12 +31,22 @@ void CudaBackend::do_download(const Tensor& src, void* host) {
   if (src.bytes() != 0) copy_to_host(host, src.data, src.bytes(), stream_);
 }
 
+// The activation is a kernel of its own: cuBLASLt's GELU is the tanh form, and has no others.
 void CudaBackend::do_gemm(const ops::Gemm& p, const Tensor& scratch) {
-  products_->gemm(p, scratch);
+  ops::Gemm product = p;
+  product.activation = ops::Activation::none;
+  product.preactivation_MN = {};
+  if (p.preactivation_MN) product.c = p.preactivation_MN;
+  if (p.accumulate && p.preactivation_MN) {
+    product.accumulate = false;
+    product.residual_MN = p.c;
+  }
+  products_->gemm(product, scratch);
+  if (p.activation != ops::Activation::none) do_activation(p.activation, product.c, p.c);
 }
 
 void CudaBackend::do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) {
-  products_->gemm_group(group, scratch);
+  for (const ops::Gemm& p : group) do_gemm(p, scratch);
 }
 
 }  // namespace medvqa::cuda

@@ -3,7 +3,6 @@
 #pragma once
 
 #include <memory>
-#include <span>
 
 #include "kernels/cuda/device_memory.h"
 #include "medvqa/ops/backend.h"
@@ -19,8 +18,8 @@ class Products {
 
   // What ops::scratch_bytes must know of these products; the backend names the device.
   ops::DeviceTraits traits() const;
+  // Without an activation.
   void gemm(const ops::Gemm& p, const Tensor& scratch);
-  void gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch);
 
  private:
   struct State;

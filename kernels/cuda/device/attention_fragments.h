@@ -17,7 +17,8 @@ constexpr int kWarps = kThreads / 32;
 constexpr int kWarpRows = 16;
 constexpr int kBlockRows = kWarps * kWarpRows;
 
-// Blocks a multiprocessor should have room for: at most 168 registers a thread, or 255.
+// Blocks a multiprocessor should have room for where a thread has one accumulator: at most 168
+// registers a thread, or 255.
 template <int D>
 constexpr int kBlocksAtOnce = D <= 64 ? 3 : 2;
 
