@@ -73,7 +73,7 @@ changed_sources() {
   [ -n "$base" ] || base=$(git rev-parse -q --verify HEAD~1 || true)
   { [ -z "$base" ] || git diff --name-only --diff-filter=d "$base"
     git ls-files -o --exclude-standard
-  } | sort -u | grep -E '^(src|kernels/cpu)/.*\.cpp$' || true
+  } | sort -u | grep -E '^(src/.*|kernels/(cpu|cuda|emulation)/[^/]*)\.cpp$' || true
 }
 
 # At most MEDVQA_TIDY_FILES files (40): a check of everything takes too long for every run.

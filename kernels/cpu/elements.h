@@ -30,6 +30,7 @@ void put(T& destination, Accumulator<T> value, bool accumulate) {
 template <class T, class F>
 [[gnu::always_inline]] inline void put_row(T* destination, std::int64_t n, bool accumulate,
                                            F&& value) {
+  // NOLINTNEXTLINE(bugprone-branch-clone): they differ in what put is told
   if (accumulate) {
 #pragma omp simd
     for (std::int64_t c = 0; c < n; ++c) put(destination[c], value(c), true);

@@ -7,6 +7,7 @@
 #include <cstring>
 #include <type_traits>
 
+// NOLINTBEGIN(readability-identifier-naming): CUDA's names
 struct uint3 {
   unsigned x = 0, y = 0, z = 0;
 };
@@ -16,6 +17,7 @@ struct dim3 {
   constexpr dim3(unsigned width = 1, unsigned height = 1, unsigned depth = 1)
       : x(width), y(height), z(depth) {}
 };
+// NOLINTEND(readability-identifier-naming)
 
 namespace medvqa::emulation {
 

@@ -107,7 +107,8 @@ void Reader::read_model(const Json& model) {
   for (const char* key :
        {"dropout", "unk_token", "continuing_subword_prefix", "end_of_word_suffix"}) {
     const Json value = model.is_object() ? model.value(key, Json()) : Json();
-    if (!value.is_null() && value != "" && value != 0.0) {
+    const bool no_text = value.is_string() && value.get_ref<const std::string&>().empty();
+    if (!value.is_null() && !no_text && value != 0.0) {
       fail(fmt::format("model.{}", key), shown(value), "null");
     }
   }

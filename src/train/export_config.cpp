@@ -37,7 +37,7 @@ json read_if_there(const fs::path& file) {
 json pad_token(const fs::path& base, const json& config) {
   const auto first = [](const json& ids) { return ids.is_array() && !ids.empty() ? ids[0] : ids; };
   for (const char* file : {"config.json", "generation_config.json"}) {
-    const json id = first(read_if_there(base / file).value("pad_token_id", json()));
+    json id = first(read_if_there(base / file).value("pad_token_id", json()));
     if (id.is_number_integer()) return id;
   }
   if (const auto id = data::padding_token(base)) return *id;
