@@ -103,7 +103,7 @@ void forward_task(const ops::Attention& p, const Task& task, Worker worker) {
   });
 }
 
-// A sample without keys: nothing to read, and nothing flows back.
+// A sample without keys: nothing to read.
 void clear_outputs(const ops::Attention& p, const Task& task) {
   for_each_head(p, task, [&](std::int64_t head) {
     clear_rows(p.y_THD, task.q_begin, task.q_count, head);

@@ -22,7 +22,6 @@ class CudaBackend final : public ops::Backend {
   ~CudaBackend() override;
   const ops::DeviceTraits& traits() const override { return traits_; }
   std::shared_ptr<void> allocate_memory(std::size_t bytes) override;
-  const DeviceLimits& limits() const { return limits_; }
 
  private:
   void do_upload(const void* host, const Tensor& dst) override;

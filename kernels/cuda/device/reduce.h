@@ -40,16 +40,5 @@ __device__ inline A block_sum(A value, A* partial) {
   __syncthreads();
   return sum;
 }
-template <int Threads>
-__device__ inline float block_max(float value, float* partial) {
-  static_assert(Threads % 32 == 0 && Threads <= 1024);
-  value = warp_max(value);
-  if (threadIdx.x % 32 == 0) partial[threadIdx.x / 32] = value;
-  __syncthreads();
-  float largest = partial[0];
-  for (int warp = 1; warp < Threads / 32; ++warp) largest = fmaxf(largest, partial[warp]);
-  __syncthreads();
-  return largest;
-}
 
 }  // namespace medvqa::cuda
