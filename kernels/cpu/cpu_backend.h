@@ -14,6 +14,8 @@ class MatmulCache;
 class CpuBackend final : public ops::Backend {
  public:
   // Uses OpenMP's number of threads. UserError(ExitCode::device) on a processor without AVX2.
+  // The library behind the products, in words.
+  static std::string version();
   CpuBackend();
   ~CpuBackend() override;
   const ops::DeviceTraits& traits() const override { return traits_; }

@@ -96,6 +96,11 @@ Tensor Backend::take_scratch(std::size_t bytes) {
   return scratch().allocate({static_cast<std::int64_t>(bytes)}, DType::u8);
 }
 
+void Backend::use_profile(Profile* profile) {
+  profile_ = profile;
+  if (profile != nullptr) profile->wait_with([this] { do_wait(); });
+}
+
 void Backend::upload(const void* host, std::size_t bytes, const Tensor& dst) {
   check_contiguous("upload", "dst", dst);
   MEDVQA_CHECK(bytes == dst.bytes(), fmt::format("upload: {} bytes to {}", bytes, dst.str()));

@@ -6,6 +6,7 @@
 
 #include <cstddef>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "medvqa/core/arena.h"
@@ -21,6 +22,7 @@ struct DeviceTraits {
   bool gemm_in_f16 = true;         // false: f16 products go through f32 copies
   std::size_t gemm_workspace = 0;  // bytes a product may use beside its operands
   bool attention_on_chip = false;  // true: tiles of scores never lie in device memory
+  DType compute = DType::f32;      // what model.compute auto means: the fastest type it trains in
 };
 
 class Backend {
@@ -33,10 +35,12 @@ class Backend {
   virtual const DeviceTraits& traits() const = 0;
   // Device memory that an Arena carves up; null for a backend that only measures.
   virtual std::shared_ptr<void> allocate_memory(std::size_t bytes) = 0;
+  // Bytes that are free on a device with memory of its own; nothing for one that uses the host's.
+  virtual std::optional<std::size_t> free_memory() const { return {}; }
   // Where operations take temporaries from; their scope ends with the call.
   void use_scratch(Arena& scratch) { scratch_ = &scratch; }
-  // Times every operation from now on; null: no more. Only for a device whose calls wait.
-  void use_profile(Profile* profile) { profile_ = profile; }
+  // Times every operation from now on, each to its end on the device; null: no more.
+  void use_profile(Profile* profile);
 
   // --- moving bytes -------------------------------------------------------------------------
   // Host to device; the host memory may be reused at once. `bytes` must equal dst.bytes().
@@ -129,6 +133,8 @@ class Backend {
   virtual void do_linear_cross_entropy(const LinearCrossEntropy& p, const Tensor& scratch) = 0;
   virtual void do_global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) = 0;
   virtual void do_adamw(const AdamW& p) = 0;
+  // Until everything queued has ended; what went wrong there is the next call's error.
+  virtual void do_wait() noexcept {}
 
   Arena* scratch_ = nullptr;
   Profile* profile_ = nullptr;

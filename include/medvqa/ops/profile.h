@@ -3,8 +3,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "medvqa/ops/params.h"
 
@@ -27,6 +29,11 @@ class Profile {
   };
 
   void add(const char* name, double seconds, double count);
+  // What ends a section on a device whose calls only queue their work.
+  void wait_with(std::function<void()> wait) { wait_ = std::move(wait); }
+  void wait() const {
+    if (wait_) wait_();
+  }
   void clear() { entries_.clear(); }
   const std::map<std::string, Entry>& entries() const { return entries_; }
   double seconds() const;
@@ -35,6 +42,7 @@ class Profile {
 
  private:
   std::map<std::string, Entry> entries_;
+  std::function<void()> wait_;
 };
 
 // Measures its own life if there is a profile to write to.
@@ -46,6 +54,7 @@ class ProfiledSection {
   }
   ~ProfiledSection() {
     if (profile_ == nullptr) return;
+    profile_->wait();
     const auto life = std::chrono::steady_clock::now() - begin_;
     profile_->add(name_, std::chrono::duration<double>(life).count(), count_);
   }
