@@ -12,6 +12,7 @@ CudaBackend::CudaBackend(int device)
       traits_(products_->traits()) {
   traits_.name = limits_.name;
   traits_.attention_on_chip = true;
+  traits_.nf4_product_rows = 64;
   traits_.compute = limits_.architecture >= 80 ? DType::bf16 : DType::f16;
 }
 

@@ -132,6 +132,36 @@ TEST_F(TrainingStep, LlamaText) {
   expect_agreement(text_config(folder_), "f16");
 }
 
+// Forward passes of up to 64 rows multiply 4-bit weights without storing them.
+TEST_F(TrainingStep, FewRowsInInference) {
+  json c = text_config(folder_);
+  c["train"]["batch_size"] = 1;
+  const auto logits = [&](const char* device, const char* compute) {
+    const Config config = on(c, device, compute);
+    const auto backend = make_backend(device);
+    const ModelInputs model = open_model(config, true, backend->traits());
+    const DataInputs data = open_data(config, model);
+    PlannedWork work;
+    work.logits = {dry_micro_batch(*data.processor, data.train, std::vector<std::int64_t>{0})};
+    EXPECT_LE(work.logits.front().input.tokens(), 64);
+    Arenas arenas(*backend, plan_memory(backend->traits(), model, {}, work).sizes);
+    AdaptedModel adapted(*backend, arenas, *model.source, model.config, model.settings);
+    adapted.initialize_adapters(*backend, config.train.seed);
+    ops::Profile profile;
+    backend->use_profile(&profile);
+    PassOptions options;
+    options.training = false;
+    options.want_logits = true;
+    const PassResult r = run_pass(*backend, arenas, adapted, work.logits.front(), options);
+    EXPECT_EQ(profile.entries().contains("nf4_product"), std::string(device) == "cuda");
+    return r.logits;
+  };
+  const auto exact = logits("cpu", "f32");
+  const double cpu = relative_difference(logits("cpu", "bf16"), exact);
+  EXPECT_GT(cpu, 0);
+  EXPECT_LE(relative_difference(logits("cuda", "bf16"), exact), 2 * cpu);
+}
+
 TEST_F(TrainingStep, LlamaClassification) {
   nlohmann::ordered_json c = class_config(folder_);
   c["data"]["validation"] = nullptr;

@@ -18,11 +18,12 @@ namespace medvqa::ops {
 // What sizes of scratch depend on; see scratch.h.
 struct DeviceTraits {
   std::string name;
-  int threads = 1;                 // CPU: worker threads
-  bool gemm_in_f16 = true;         // false: f16 products go through f32 copies
-  std::size_t gemm_workspace = 0;  // bytes a product may use beside its operands
-  bool attention_on_chip = false;  // true: tiles of scores never lie in device memory
-  DType compute = DType::f32;      // what model.compute auto means: the fastest type it trains in
+  int threads = 1;                    // CPU: worker threads
+  bool gemm_in_f16 = true;            // false: f16 products go through f32 copies
+  std::size_t gemm_workspace = 0;     // bytes a product may use beside its operands
+  bool attention_on_chip = false;     // true: tiles of scores never lie in device memory
+  std::int64_t nf4_product_rows = 0;  // up to so many rows nf4_product() stores no weight
+  DType compute = DType::f32;  // what model.compute auto means: the fastest type it trains in
 };
 
 class Backend {
@@ -61,6 +62,7 @@ class Backend {
   void gemm_group(std::span<const Gemm> group);
   // y_OI = dequantised weight, rounded to weight.rounded_to, then converted to y's type.
   void dequantize_nf4(const Nf4Weight& weight, const Tensor& y_OI);
+  void nf4_product(const Nf4Product& p);
   // packed: u8 [ceil(n/2)], absmax: f32 [ceil(n/64)]; x: f32, bf16 or f16 with n elements.
   void quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax);
 
@@ -98,6 +100,10 @@ class Backend {
   void global_norm(std::span<const Tensor> tensors, const Tensor& norm_1);
   void adamw(const AdamW& p);
 
+ protected:
+  // nf4_product as a dequantisation and a product.
+  void compose_nf4_product(const Nf4Product& p, const Tensor& scratch);
+
  private:
   Arena& scratch() const;
   Tensor take_scratch(std::size_t bytes);
@@ -111,6 +117,7 @@ class Backend {
   virtual void do_gemm(const Gemm& p, const Tensor& scratch) = 0;
   virtual void do_gemm_group(std::span<const Gemm> group, const Tensor& scratch) = 0;
   virtual void do_dequantize_nf4(const Nf4Weight& weight, const Tensor& y_OI) = 0;
+  virtual void do_nf4_product(const Nf4Product& p, const Tensor& scratch) = 0;
   virtual void do_quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) = 0;
   virtual void do_rms_norm(const RmsNorm& p) = 0;
   virtual void do_rms_norm_backward(const RmsNormBackward& p) = 0;

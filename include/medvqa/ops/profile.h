@@ -16,6 +16,7 @@ namespace medvqa::ops {
 // as if every sample were as long as the longest, half of it if causal; its backward, which makes
 // the scores again, is 2.5 times the forward.
 double operations(const Gemm& p);
+double operations(const Nf4Product& p);
 double operations(const Attention& p);
 double operations(const AttentionBackward& p);
 double operations(const LinearCrossEntropy& p);
