@@ -21,6 +21,7 @@ struct DeviceTraits {
   bool gemm_in_f16 = true;         // false: f16 products go through f32 copies
   std::size_t gemm_workspace = 0;  // bytes a product may use beside its operands
   bool attention_on_chip = false;  // true: tiles of scores never lie in device memory
+  bool bf16_pairs = false;         // CPU: has dot products of bf16 pairs (AVX-512 BF16), no AMX
 };
 
 class Backend {
