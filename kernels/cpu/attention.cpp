@@ -2,6 +2,7 @@
 #include <cmath>
 #include <limits>
 
+#include "kernels/cpu/attention_pairs.h"
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/vector_clones.h"
 #include "kernels/cpu/vector_math.h"
@@ -116,9 +117,13 @@ void clear_outputs(const ops::Attention& p, const Task& task) {
 }  // namespace
 
 void CpuBackend::do_attention(const ops::Attention& p, const Tensor& scratch) {
+  const bool in_pairs = ops::attention_in_pairs(p, traits_);
   dispatch_float(p.q_THD.dtype, [&]<class T>() {
     for_each_task(p, scratch, head_products_, [&](const Task& task, const Worker& worker) {
       if (task.k_count == 0) return clear_outputs(p, task);
+#if MEDVQA_AVX512_BF16
+      if (in_pairs) return attention_task_in_pairs(p, task, worker.pieces);
+#endif
       forward_task<T>(p, task, worker);
     });
   });

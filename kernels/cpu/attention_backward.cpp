@@ -1,6 +1,7 @@
 // The backward: scores are made again, block by block; see attention_tiles.h.
 #include <cmath>
 
+#include "kernels/cpu/attention_pairs.h"
 #include "kernels/cpu/attention_tiles.h"
 #include "kernels/cpu/vector_clones.h"
 #include "kernels/cpu/vector_math.h"
@@ -8,18 +9,6 @@
 namespace medvqa::cpu {
 
 namespace {
-
-template <class T>
-void put_rows(const ops::GradOut& out, std::int64_t begin, std::int64_t n, std::int64_t head,
-              Accumulator<T> scale, const Accumulator<T>* values) {
-  if (!out) return;
-  const std::int64_t size = out.tensor.dim(2);
-  for (std::int64_t i = 0; i < n; ++i) {
-    T* d = head_row<T>(out.tensor, begin + i, head);
-    const Accumulator<T>* v = values + i * size;
-    put_row(d, size, out.accumulate, [=](std::int64_t c) { return scale * v[c]; });
-  }
-}
 
 // probabilities = exp(scale * scores - lse);  ds = probabilities * (dp - delta).
 template <class A, class O>
@@ -163,9 +152,13 @@ void clear_gradients(const ops::AttentionBackward& b, const Task& task) {
 }  // namespace
 
 void CpuBackend::do_attention_backward(const ops::AttentionBackward& p, const Tensor& scratch) {
+  const bool in_pairs = ops::attention_in_pairs(p.forward, traits_);
   dispatch_float(p.dy_THD.dtype, [&]<class T>() {
     for_each_task(p.forward, scratch, head_products_, [&](const Task& task, const Worker& worker) {
       if (task.k_count == 0 || task.q_count == 0) return clear_gradients(p, task);
+#if MEDVQA_AVX512_BF16
+      if (in_pairs) return attention_backward_task_in_pairs(p, task, worker.pieces);
+#endif
       backward_task<T>(p, task, worker);
     });
   });

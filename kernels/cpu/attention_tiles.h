@@ -5,6 +5,8 @@
 // Products read copies of the head in rows that stand one after another, filled up with zeros to
 // whole multiples of ops::kAttentionPadding: keys and values once a task (keys transposed: that
 // form of the product is half as fast again), queries once a tile.
+//
+// Where the processor multiplies pairs of bf16, attention_pairs.h has its own form of a task.
 #pragma once
 
 #include <algorithm>
@@ -85,17 +87,19 @@ struct Tile {
   }
 };
 
-// Rows from `first` on against the keys from `begin` on; none of these if the tile sees none.
+// At most so many rows from `first` on against the keys from `begin` on; none of these if the tile
+// sees none.
 inline Tile tile_of(const ops::Attention& p, const Task& task, std::int64_t head,
-                    std::int64_t first, std::int64_t begin) {
-  const std::int64_t rows = std::min(kTile, task.q_count - first);
+                    std::int64_t first, std::int64_t begin, std::int64_t most_rows = kTile,
+                    std::int64_t most_keys = kBlock) {
+  const std::int64_t rows = std::min(most_rows, task.q_count - first);
   const std::int64_t seen = p.causal ? std::min(task.k_count, first + rows) : task.k_count;
   return {.head = head,
           .first = first,
           .rows = rows,
           .token = task.q_begin + first,
           .begin = begin,
-          .keys = std::clamp(seen - begin, std::int64_t{0}, kBlock),
+          .keys = std::clamp(seen - begin, std::int64_t{0}, most_keys),
           .causal = p.causal};
 }
 
@@ -135,6 +139,19 @@ void copy_columns(const Tensor& t_THD, std::int64_t begin, std::int64_t n, std::
       for (std::int64_t i = block; i < end; ++i) line[i] = as_operand(source[i * stride + d]);
       std::fill(line + end, line + block + ops::kAttentionPadding, O(0));
     }
+  }
+}
+
+// Rows [begin, begin + n) of one head = scale * values, or += that.
+template <class T>
+void put_rows(const ops::GradOut& out, std::int64_t begin, std::int64_t n, std::int64_t head,
+              Accumulator<T> scale, const Accumulator<T>* values) {
+  if (!out) return;
+  const std::int64_t size = out.tensor.dim(2);
+  for (std::int64_t i = 0; i < n; ++i) {
+    T* d = head_row<T>(out.tensor, begin + i, head);
+    const Accumulator<T>* v = values + i * size;
+    put_row(d, size, out.accumulate, [=](std::int64_t c) { return scale * v[c]; });
   }
 }
 

@@ -8,10 +8,11 @@
 
 #include "kernels/cpu/elements.h"
 #include "kernels/cpu/matmul_cache.h"
+#include "kernels/cpu/pair_product.h"
 
 namespace medvqa::cpu {
 
-CpuBackend::CpuBackend() : matmuls_(std::make_unique<MatmulCache>()) {
+CpuBackend::CpuBackend(AttentionProducts attention) : matmuls_(std::make_unique<MatmulCache>()) {
 #if defined(__x86_64__)
   if (__builtin_cpu_supports("avx512bf16") != 0) traits_.compute = DType::bf16;
   if (__builtin_cpu_supports("avx2") == 0 || __builtin_cpu_supports("fma") == 0) {
@@ -23,6 +24,7 @@ CpuBackend::CpuBackend() : matmuls_(std::make_unique<MatmulCache>()) {
   traits_.name = "cpu";
   traits_.threads = omp_get_max_threads();
   traits_.gemm_in_f16 = false;
+  traits_.bf16_pairs = attention == AttentionProducts::best && multiplies_pairs();
   for (int i = 0; i < traits_.threads; ++i) {
     head_products_.push_back(std::make_unique<MatmulCache>());
   }

@@ -1,4 +1,5 @@
-// The reference device: f64 (the oracle), f32, bf16 and f16 storage, oneDNN products, OpenMP.
+// The reference device: f64 (the oracle), f32, bf16 and f16 storage, oneDNN products, OpenMP;
+// attention in bf16 by products of its own where the processor has the instruction.
 // Each .cpp of this folder holds one operation, and is the specification of its CUDA kernel.
 #pragma once
 
@@ -11,12 +12,15 @@ namespace medvqa::cpu {
 
 class MatmulCache;
 
+// What multiplies in bf16 attention: the form that is faster on this processor, or oneDNN.
+enum class AttentionProducts { best, onednn };
+
 class CpuBackend final : public ops::Backend {
  public:
   // Uses OpenMP's number of threads. UserError(ExitCode::device) on a processor without AVX2.
   // The library behind the products, in words.
   static std::string version();
-  CpuBackend();
+  explicit CpuBackend(AttentionProducts attention = AttentionProducts::best);
   ~CpuBackend() override;
   const ops::DeviceTraits& traits() const override { return traits_; }
   std::shared_ptr<void> allocate_memory(std::size_t bytes) override;

@@ -18,6 +18,29 @@ struct HeadBytes {
       queries_operand, deltas;
 };
 
+// Scores that become probabilities in place; q; y; k and v packed.
+std::size_t pair_bytes(const Attention& p) {
+  const std::int64_t keys = padded(p.max_k);
+  const std::int64_t size = p.q_THD.dim(2);
+  return aligned(count(kPairQueryTile * std::min(keys, kPairKeyBlock)) * 4) +
+         aligned(count(padded(kPairQueryTile) * size) * 2) +
+         aligned(count(kPairQueryTile * size) * 4) + 2 * aligned(count(keys * size) * 2);
+}
+
+// Probabilities and twice their gradients; strips of scores and theirs; q, dy, as they are and
+// packed; dq; lse and deltas; dk, dv; k packed both ways, v.
+std::size_t pair_bytes(const AttentionBackward& p) {
+  const Attention& forward = p.forward;
+  const std::int64_t queries = padded(forward.max_q);
+  const std::int64_t keys = padded(forward.max_k);
+  const std::int64_t size = forward.q_THD.dim(2);
+  return 3 * aligned(count(kPairQueryTile * std::min(keys, kPairKeyBlock)) * 2) +
+         2 * aligned(count(kPairStripRows * kPairStripKeys) * 4) +
+         4 * aligned(count(queries * size) * 2) + aligned(count(queries * size) * 4) +
+         2 * aligned(count(queries) * 4) + 2 * aligned(count(keys * size) * 4) +
+         3 * aligned(count(keys * size) * 2);
+}
+
 HeadBytes head_bytes(const Attention& p) {
   const std::size_t sum = size_of(accumulator_of(p.q_THD.dtype));
   // f16 is multiplied as f32; scores are operands themselves where they have that type.
@@ -61,9 +84,14 @@ std::size_t scratch_bytes(const Nf4Product& p, const DeviceTraits& traits) {
   return aligned(w.bytes()) + scratch_bytes(Gemm{.a = p.x_MI, .b = w, .c = p.y_MO}, traits);
 }
 
+bool attention_in_pairs(const Attention& p, const DeviceTraits& traits) {
+  return traits.bf16_pairs && p.q_THD.dtype == DType::bf16 && p.q_THD.dim(2) % 16 == 0;
+}
+
 // Scores; q; y; k transposed, v.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
   if (traits.attention_on_chip) return 0;
+  if (attention_in_pairs(p, traits)) return count(traits.threads) * pair_bytes(p);
   const HeadBytes h = head_bytes(p);
   return count(traits.threads) *
          (h.scores + h.scores_operand + h.tile_operand + h.tile + 2 * h.head_operand);
@@ -73,6 +101,7 @@ std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
 // transposed.
 std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits) {
   if (traits.attention_on_chip) return aligned(count(p.forward.lse_HT.elements()) * sizeof(float));
+  if (attention_in_pairs(p.forward, traits)) return count(traits.threads) * pair_bytes(p);
   const HeadBytes h = head_bytes(p.forward);
   return count(traits.threads) * (2 * (h.scores + h.scores_operand) + 2 * h.queries_operand +
                                   h.queries + h.deltas + 2 * h.head + 3 * h.head_operand);

@@ -72,7 +72,7 @@ std::vector<Options> options() {
   Options long_keys{shape(2, 1, 16, {5, 2}, false), true};
   long_keys.shape.k_lengths = {1030, 513};
   list.push_back(long_keys);
-  list.push_back({shape(2, 1, 8, {520}, true)});
+  list.push_back({shape(2, 1, 16, {520}, true)});
   Options empty{shape(2, 1, 16, {3, 2, 0, 4}, false), true};
   empty.shape.k_lengths = {5, 0, 6, 7};
   list.push_back(empty);

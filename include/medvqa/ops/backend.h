@@ -22,6 +22,7 @@ struct DeviceTraits {
   bool gemm_in_f16 = true;            // false: f16 products go through f32 copies
   std::size_t gemm_workspace = 0;     // bytes a product may use beside its operands
   bool attention_on_chip = false;     // true: tiles of scores never lie in device memory
+  bool bf16_pairs = false;            // CPU: has dot products of bf16 pairs (AVX-512 BF16), no AMX
   std::int64_t nf4_product_rows = 0;  // up to so many rows nf4_product() stores no weight
   DType compute = DType::f32;  // what model.compute auto means: the fastest type it trains in
 };

@@ -23,14 +23,23 @@ std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits
 // A chunk of logits in the accumulator type, and its gradient in the type of x.
 std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits);
 
-// The CPU's attention, fixed here because scratch depends on it: query rows a tile, keys a
-// block, and the multiple rows and keys of a product are filled up to, so that lengths
-// share the products made for them.
+// The CPU's attention through oneDNN, fixed here because scratch depends on it: query rows a tile,
+// keys a block, and the multiple rows and keys of a product are filled up to, so that lengths share
+// the products made for them.
 inline constexpr std::int64_t kAttentionQueryTile = 128;
 inline constexpr std::int64_t kAttentionKeyBlock = 512;
 inline constexpr std::int64_t kAttentionPadding = 16;
 constexpr std::int64_t padded(std::int64_t n) {
   return (n + kAttentionPadding - 1) / kAttentionPadding * kAttentionPadding;
 }
+
+// Whether the CPU's attention goes by its own products of bf16 pairs (kernels/cpu/pair_product.h).
+bool attention_in_pairs(const Attention& p, const DeviceTraits& traits);
+// Its query rows a tile, a multiple of 5 and 6, which its kernels take at once; keys a block; and
+// how many rows and keys have f32 scores at a time in the backward.
+inline constexpr std::int64_t kPairQueryTile = 120;
+inline constexpr std::int64_t kPairKeyBlock = 480;
+inline constexpr std::int64_t kPairStripRows = 20;
+inline constexpr std::int64_t kPairStripKeys = 80;
 
 }  // namespace medvqa::ops
