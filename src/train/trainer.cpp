@@ -41,7 +41,7 @@ nlohmann::json checked_fingerprint(const Config& config, const FolderRules& rule
 struct TakenStep {
   StepResult result;
   double learning_rate = 0;
-  std::optional<double> loss_scale;  // f16 only
+  std::optional<double> loss_scale = std::nullopt;  // f16 only
   bool skipped = false;
 };
 
