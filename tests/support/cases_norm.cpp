@@ -39,7 +39,7 @@ const std::vector<Rows> kShapes{{1, 3},
                                 {3, 80, 3, 0, true},
                                 {2, 1032, 0, 0, true},
                                 {1, 4104, 0, 0, true},
-                                {2, 80, 0, 1, true}};
+                                {1, 80, 0, 1, true}};
 
 // x of one row and its statistics.
 struct RowView {
