@@ -25,7 +25,7 @@ from peft.utils import load_peft_weights, set_peft_model_state_dict
 from reference import compare, four_bit, program, run_reference, samples, seeds
 
 ROOT = Path(__file__).resolve().parent.parent
-BF16_BAR = 2.0  # our bf16 error over the reference's own, both against f32
+LOW_PRECISION_BAR = 2.0  # our error over the reference's own in that type, both against f32
 
 
 @dataclasses.dataclass
@@ -151,18 +151,36 @@ def joined(probe: dict) -> np.ndarray:
     return np.concatenate([probe[k].ravel() for k in sorted(probe) if k.startswith("grad.")])
 
 
-def compare_bf16(table: compare.Table, medvqa: program.Program, case: Case) -> None:
-    """Errors against f32 in bf16: ours over the reference's own."""
-    model = run_reference.Reference(case.checkpoint, case.recipe, case.folder / "adapter",
-                                    torch.bfloat16)
-    theirs = model.probe(case.first)
-    ours = medvqa.probe(case.folder / "config.json", "bf16", 'model.compute="bf16"')
+def compare_low_precision(table: compare.Table, case: Case, kind: str, ours: dict,
+                          theirs: dict) -> None:
+    """Errors against f32: ours over the reference's own."""
     for name, pick in (("logits", lambda p: p["logits"]), ("gradients", joined)):
         own = compare.norm(pick(theirs), pick(case.probe))
-        table.note(f"bf16 {name}: the reference's error", own)
+        table.note(f"{kind} {name}: the reference's error", own)
         found = compare.norm(pick(ours), pick(case.probe))
-        table.note(f"bf16 {name}: our error", found)
-        table.at_most(f"bf16 {name}: ours over the reference's", found / own, BF16_BAR)
+        table.note(f"{kind} {name}: our error", found)
+        table.at_most(f"{kind} {name}: ours over the reference's", found / own, LOW_PRECISION_BAR)
+
+
+def compare_bf16(table: compare.Table, medvqa: program.Program, case: Case) -> None:
+    """Both in bf16."""
+    model = run_reference.Reference(case.checkpoint, case.recipe, case.folder / "adapter",
+                                    torch.bfloat16)
+    ours = medvqa.probe(case.folder / "config.json", "bf16", 'model.compute="bf16"')
+    compare_low_precision(table, case, "bf16", ours, model.probe(case.first))
+
+
+def compare_f16(table: compare.Table, medvqa: program.Program, case: Case) -> None:
+    """Both in f16, each with the first loss scale of GradScaler's that gives finite gradients."""
+    model = run_reference.Reference(case.checkpoint, case.recipe, case.folder / "adapter",
+                                    torch.float16)
+    scale = 2.0**16
+    theirs = model.probe(case.first, scale)
+    while not np.isfinite(joined(theirs)).all() and scale > 1:
+        scale /= 2
+        theirs = model.probe(case.first, scale)
+    ours = medvqa.probe(case.folder / "config.json", "f16", 'model.compute="f16"')
+    compare_low_precision(table, case, "f16", ours, theirs)
 
 
 def note_rounding(table: compare.Table, case: Case) -> None:
@@ -196,7 +214,7 @@ def run_seed(seed: int, executable: Path | None, family) -> compare.Table:
             note_rounding(table, case)
         else:
             medvqa = program.Program(executable, folder)
-            for check in (compare_probes, compare_training, compare_bf16):
+            for check in (compare_probes, compare_training, compare_bf16, compare_f16):
                 try:
                     check(table, medvqa, case)
                 except (program.Failure, OSError, KeyError) as error:

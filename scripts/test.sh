@@ -136,6 +136,8 @@ if stage build-cpu build cpu; then
     stage parity "$venv_reference/bin/python" scripts/parity.py --medvqa build/cpu/medvqa
     stage parity-export "$venv_reference/bin/python" scripts/parity_export.py \
       --medvqa build/cpu/medvqa
+    stage parity-loss-scale "$venv_reference/bin/python" scripts/parity_loss_scale.py \
+      --driver build/cpu/tests/drivers/medvqa_loss_scale_driver
     stage parity-packed "$venv_reference/bin/python" scripts/parity_packed.py \
       --driver build/cpu/tests/drivers/medvqa_model_driver
   fi

@@ -45,6 +45,16 @@ T* row(const Tensor& t, std::int64_t i) {
   return t.as<T>() + i * t.row_stride;
 }
 
+// Calls f.template operator()<X, T>() for a norm whose y has type T and whose x has T's or that of
+// its sums.
+template <class F>
+void dispatch_norm(DType x, DType y, F&& f) {
+  dispatch_float(y, [&]<class T>() {
+    if (x == y) return f.template operator()<T, T>();
+    if constexpr (!std::is_same_v<T, Accumulator<T>>) f.template operator()<Accumulator<T>, T>();
+  });
+}
+
 // Whether that many operations are worth waking the other threads for.
 inline bool worth_threads(std::int64_t operations) {
   return operations > 1 << 15;

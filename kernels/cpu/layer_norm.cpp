@@ -6,13 +6,13 @@
 namespace medvqa::cpu {
 
 void CpuBackend::do_layer_norm(const ops::LayerNorm& p) {
-  dispatch_float(p.x_TC.dtype, [&]<class T>() {
+  dispatch_norm(p.x_TC.dtype, p.y_TC.dtype, [&]<class X, class T>() {
     using A = Accumulator<T>;
     const std::int64_t channels = p.x_TC.dim(1);
     const T* w = p.weight_C.as<T>();
     const T* b = p.bias_C.as<T>();
     parallel_for(p.x_TC.dim(0), channels * 6, [&](std::int64_t t) {
-      const T* x = row<T>(p.x_TC, t);
+      const X* x = row<X>(p.x_TC, t);
       T* y = row<T>(p.y_TC, t);
       A sum = 0;
 #pragma omp simd reduction(+ : sum)
@@ -34,14 +34,14 @@ void CpuBackend::do_layer_norm(const ops::LayerNorm& p) {
 }
 
 void CpuBackend::do_layer_norm_backward(const ops::LayerNormBackward& p) {
-  dispatch_float(p.x_TC.dtype, [&]<class T>() {
+  dispatch_norm(p.x_TC.dtype, p.dy_TC.dtype, [&]<class X, class T>() {
     using A = Accumulator<T>;
     const std::int64_t channels = p.x_TC.dim(1);
     const T* w = p.weight_C.as<T>();
     parallel_for(p.x_TC.dim(0), channels * 10, [&](std::int64_t t) {
-      const T* x = row<T>(p.x_TC, t);
+      const X* x = row<X>(p.x_TC, t);
       const T* dy = row<T>(p.dy_TC, t);
-      T* dx = row<T>(p.dx_TC.tensor, t);
+      X* dx = row<X>(p.dx_TC.tensor, t);
       const A mean = p.mean_T.as<A>()[t];
       const A inv = p.inv_std_T.as<A>()[t];
       A sum = 0;

@@ -7,27 +7,27 @@ namespace medvqa::cuda {
 
 namespace {
 
-template <class T, int N, int Group>
+template <class X, class T, int N, int Group>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
-    layer_norm_kernel(const T* x_TC, const T* __restrict__ weight_C, const T* __restrict__ bias_C,
+    layer_norm_kernel(const X* x_TC, const T* __restrict__ weight_C, const T* __restrict__ bias_C,
                       std::int64_t rows, int channels, float eps, T* y_TC, float* mean_T,
                       float* inv_std_T) {
   __shared__ float partial[kRowThreads / 32];
   const std::int64_t row = group_row<Group>();
   if (row >= rows) return;
-  const T* const operands[1] = {x_TC + row * channels};
-  const RowPass<T, N, Group, 1> pass(operands, channels);
+  using Row = XRow<X, N>;
+  const RowPass<Row, N, Group> pass({x_TC + row * channels}, channels);
   float sum = 0;
-  pass.for_each([&](int, const Vector<T, N>(&v)[1]) {
+  pass.for_each([&](int, const typename Row::Piece& v) {
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += to_float(v[0][i]);
+    for (int i = 0; i < N; ++i) sum += to_float(v.x[i]);
   });
   const float mean = group_sum<Group>(sum, partial) / static_cast<float>(channels);
   float squares = 0;
-  pass.for_each([&](int, const Vector<T, N>(&v)[1]) {
+  pass.for_each([&](int, const typename Row::Piece& v) {
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float centred = to_float(v[0][i]) - mean;
+      const float centred = to_float(v.x[i]) - mean;
       squares = fmaf(centred, centred, squares);
     }
   });
@@ -38,52 +38,52 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
     inv_std_T[row] = inv;
   }
   T* y = y_TC + row * channels;
-  pass.for_each([&](int column, const Vector<T, N>(&v)[1]) {
+  pass.for_each([&](int column, const typename Row::Piece& v) {
     const Vector<T, N> w = load_vector<T, N>(weight_C + column);
     const Vector<T, N> b = load_vector<T, N>(bias_C + column);
     Vector<T, N> out;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float normalised = (to_float(v[0][i]) - mean) * inv;
+      const float normalised = (to_float(v.x[i]) - mean) * inv;
       out[i] = from_float<T>(normalised * to_float(w[i]) + to_float(b[i]));
     }
     store_vector(y + column, out);
   });
 }
 
-template <class T, int N, int Group>
+template <class X, class T, int N, int Group>
 __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
-    layer_norm_backward_kernel(const T* x_TC, const T* __restrict__ weight_C, const float* mean_T,
+    layer_norm_backward_kernel(const X* x_TC, const T* __restrict__ weight_C, const float* mean_T,
                                const float* inv_std_T, const T* dy_TC, std::int64_t rows,
-                               int channels, T* dx_TC, bool accumulate) {
+                               int channels, X* dx_TC, bool accumulate) {
   __shared__ float partial[kRowThreads / 32];
   const std::int64_t row = group_row<Group>();
   if (row >= rows) return;
-  const T* const operands[2] = {x_TC + row * channels, dy_TC + row * channels};
-  const RowPass<T, N, Group, 2> pass(operands, channels);
+  using Rows = XAndGradientRows<X, T, N>;
+  const RowPass<Rows, N, Group> pass({x_TC + row * channels, dy_TC + row * channels}, channels);
   const float mean = mean_T[row];
   const float inv = inv_std_T[row];
   float sum = 0;
   float dot = 0;
-  pass.for_each([&](int column, const Vector<T, N>(&v)[2]) {
+  pass.for_each([&](int column, const typename Rows::Piece& v) {
     const Vector<T, N> w = load_vector<T, N>(weight_C + column);
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float g = to_float(v[1][i]) * to_float(w[i]);
+      const float g = to_float(v.dy[i]) * to_float(w[i]);
       sum += g;
-      dot = fmaf(g, (to_float(v[0][i]) - mean) * inv, dot);
+      dot = fmaf(g, (to_float(v.x[i]) - mean) * inv, dot);
     }
   });
   const float mean_g = group_sum<Group>(sum, partial) / static_cast<float>(channels);
   const float mean_gn = group_sum<Group>(dot, partial) / static_cast<float>(channels);
-  T* dx = dx_TC + row * channels;
-  pass.for_each([&](int column, const Vector<T, N>(&v)[2]) {
+  X* dx = dx_TC + row * channels;
+  pass.for_each([&](int column, const typename Rows::Piece& v) {
     const Vector<T, N> w = load_vector<T, N>(weight_C + column);
     float out[N];
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float normalised = (to_float(v[0][i]) - mean) * inv;
-      out[i] = inv * (to_float(v[1][i]) * to_float(w[i]) - mean_g - normalised * mean_gn);
+      const float normalised = (to_float(v.x[i]) - mean) * inv;
+      out[i] = inv * (to_float(v.dy[i]) * to_float(w[i]) - mean_g - normalised * mean_gn);
     }
     put_vector(dx + column, out, accumulate);
   });
@@ -94,12 +94,12 @@ __global__ void __launch_bounds__(kRowThreads, kRowBlocks)
 void CudaBackend::do_layer_norm(const ops::LayerNorm& p) {
   const std::int64_t rows = p.x_TC.dim(0), channels = p.x_TC.dim(1);
   if (p.x_TC.elements() == 0) return;
-  dispatch_storage(p.x_TC.dtype, [&]<class T>() {
+  dispatch_norm(p.x_TC.dtype, p.y_TC.dtype, [&]<class X, class T>() {
     const bool vectors =
-        rows_take_vectors<T>(rows, channels, {&p.x_TC, &p.weight_C, &p.bias_C, &p.y_TC});
-    dispatch_row_groups<T>(rows, channels, vectors, [&]<int N, int Group>(unsigned blocks) {
-      launch(layer_norm_kernel<T, N, Group>, blocks, kRowThreads, 0, stream_,
-             elements_of<T>(p.x_TC), elements_of<T>(p.weight_C), elements_of<T>(p.bias_C), rows,
+        rows_take_vectors<X>(rows, channels, {&p.x_TC, &p.weight_C, &p.bias_C, &p.y_TC});
+    dispatch_row_groups<X>(rows, channels, vectors, [&]<int N, int Group>(unsigned blocks) {
+      launch(layer_norm_kernel<X, T, N, Group>, blocks, kRowThreads, 0, stream_,
+             elements_of<X>(p.x_TC), elements_of<T>(p.weight_C), elements_of<T>(p.bias_C), rows,
              channels, p.eps, elements_of<T>(p.y_TC), elements_of<float>(p.mean_T),
              elements_of<float>(p.inv_std_T));
     });
@@ -110,14 +110,14 @@ void CudaBackend::do_layer_norm_backward(const ops::LayerNormBackward& p) {
   const std::int64_t rows = p.x_TC.dim(0), channels = p.x_TC.dim(1);
   if (p.x_TC.elements() == 0) return;
   const Tensor& dx = p.dx_TC.tensor;
-  dispatch_storage(p.x_TC.dtype, [&]<class T>() {
+  dispatch_norm(p.x_TC.dtype, p.dy_TC.dtype, [&]<class X, class T>() {
     const bool vectors =
-        rows_take_vectors<T>(rows, channels, {&p.x_TC, &p.weight_C, &p.dy_TC, &dx});
-    dispatch_row_groups<T>(rows, channels, vectors, [&]<int N, int Group>(unsigned blocks) {
-      launch(layer_norm_backward_kernel<T, N, Group>, blocks, kRowThreads, 0, stream_,
-             elements_of<T>(p.x_TC), elements_of<T>(p.weight_C), elements_of<float>(p.mean_T),
+        rows_take_vectors<X>(rows, channels, {&p.x_TC, &p.weight_C, &p.dy_TC, &dx});
+    dispatch_row_groups<X>(rows, channels, vectors, [&]<int N, int Group>(unsigned blocks) {
+      launch(layer_norm_backward_kernel<X, T, N, Group>, blocks, kRowThreads, 0, stream_,
+             elements_of<X>(p.x_TC), elements_of<T>(p.weight_C), elements_of<float>(p.mean_T),
              elements_of<float>(p.inv_std_T), elements_of<T>(p.dy_TC), rows, channels,
-             elements_of<T>(dx), p.dx_TC.accumulate);
+             elements_of<X>(dx), p.dx_TC.accumulate);
     });
   });
 }

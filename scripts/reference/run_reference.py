@@ -207,29 +207,32 @@ class Reference:
         rows = output.logits[0, sample.logit_rows]
         return rows if self.compute == torch.float64 else rows.float()
 
-    def accumulate(self, samples: list[Sample]) -> tuple[float, int, list[torch.Tensor]]:
-        """Adds the gradients of one optimizer step: (loss, label tokens, logits per sample)."""
+    def accumulate(self, samples: list[Sample],
+                   scale: float = 1.0) -> tuple[float, int, list[torch.Tensor]]:
+        """Adds the gradients of one optimizer step, times `scale`: (loss, label tokens, logits per
+        sample)."""
         tokens = sum(len(s.logit_rows) for s in samples)
         loss, logits = 0.0, []
         for sample in samples:
             rows = self.logits(sample)
             part = torch.nn.functional.cross_entropy(
                 rows, sample.targets, reduction="sum") / tokens
-            part.backward()
+            (part * scale).backward()
             loss += float(part.detach().double())
             logits.append(rows.detach())
         return loss, tokens, logits
 
-    def probe(self, samples: list[Sample]) -> dict[str, np.ndarray]:
-        """The probe file's tensors for the samples of one optimizer step; updates nothing."""
+    def probe(self, samples: list[Sample], scale: float = 1.0) -> dict[str, np.ndarray]:
+        """The probe file's tensors for the samples of one optimizer step; updates nothing. The
+        loss is scaled for the backward, and the gradients back."""
         self.model.zero_grad(set_to_none=True)
         tensors = inputs(samples, [self.position_ids(s) for s in samples])
-        loss, _, logits = self.accumulate(samples)
+        loss, _, logits = self.accumulate(samples, scale)
         tensors["logits"] = torch.cat(logits).numpy()
         tensors["loss"] = np.array([loss], dtype=tensors["logits"].dtype)
         for key, parameter in self.trained().items():
             grad = torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
-            tensors["grad." + key] = grad.clone().numpy()
+            tensors["grad." + key] = (grad / scale).numpy()
         self.model.zero_grad(set_to_none=True)
         return tensors
 

@@ -5,7 +5,7 @@
 namespace medvqa::autograd {
 
 Var rms_norm(Tape& t, const Var& x, const Tensor& weight, double eps) {
-  const Tensor y = t.allocate(x.value.shape, x.value.dtype);
+  const Tensor y = t.allocate(x.value.shape, weight.dtype);
   const Tensor inv_rms = t.allocate({x.value.dim(0)}, accumulator_of(x.value.dtype));
   t.backend().rms_norm(
       {.x_TC = x.value, .weight_C = weight, .eps = eps, .y_TC = y, .inv_rms_T = inv_rms});
@@ -21,7 +21,7 @@ Var rms_norm(Tape& t, const Var& x, const Tensor& weight, double eps) {
 }
 
 Var layer_norm(Tape& t, const Var& x, const Tensor& weight, const Tensor& bias, double eps) {
-  const Tensor y = t.allocate(x.value.shape, x.value.dtype);
+  const Tensor y = t.allocate(x.value.shape, weight.dtype);
   const Tensor mean = t.allocate({x.value.dim(0)}, accumulator_of(x.value.dtype));
   const Tensor inv_std = t.allocate({x.value.dim(0)}, accumulator_of(x.value.dtype));
   t.backend().layer_norm({.x_TC = x.value,
@@ -82,6 +82,23 @@ Var swiglu(Tape& t, const Var& gate_up) {
                                  .dy_TF = t.grad_of(out),
                                  .dgate_TF = {d.tensor.columns(0, half), d.accumulate},
                                  .dup_TF = {d.tensor.columns(half, 2 * half), d.accumulate}});
+  });
+  return out;
+}
+
+Var convert(Tape& t, const Var& x, DType type) {
+  if (x.value.dtype == type) return x;
+  const Tensor y = t.allocate(x.value.shape, type);
+  t.backend().convert(x.value, y);
+  const Var out = t.result(y, {x});
+  t.on_backward(out, [=, &t] {
+    const ops::GradOut dx = t.grad(x);
+    if (!dx) return;
+    if (!dx.accumulate) return t.backend().convert(t.grad_of(out), dx.tensor);
+    Arena::Scope scope(t.scratch());
+    const Tensor part = t.scratch().allocate_like(x.value);
+    t.backend().convert(t.grad_of(out), part);
+    t.backend().accumulate(part, dx);
   });
   return out;
 }

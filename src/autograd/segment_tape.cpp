@@ -78,7 +78,7 @@ std::vector<Var> SegmentTape::inputs_of(Tape& tape, const Record& record, bool w
   return vars;
 }
 
-StepVar SegmentTape::run(std::vector<StepVar> inputs, Segment segment) {
+StepVar SegmentTape::run(const std::string& name, std::vector<StepVar> inputs, Segment segment) {
   auto record = std::make_unique<Record>();
   record->segment = std::move(segment);
   record->inputs = std::move(inputs);
@@ -108,6 +108,7 @@ StepVar SegmentTape::run(std::vector<StepVar> inputs, Segment segment) {
     record->output = make(*kept, needs_grad);
   }
   const StepVar output = record->output;
+  if (options_.observe) options_.observe(name, output.value);
   if (options_.training) records_.push_back(std::move(record));
   return output;
 }
@@ -144,9 +145,9 @@ void SegmentTape::finish(const StepVar& x, const LossSegment& loss) {
     const bool with_gradient = options_.training && n.needs_grad;
     const Var input = with_gradient ? tape.input(n.value, gradient(n)) : tape.input(n.value);
     const auto outcome = loss(tape, input);
-    if (with_gradient) tape.backward(outcome.first, outcome.second);
+    if (with_gradient && !options_.observe) tape.backward(outcome.first, outcome.second);
   }
-  if (!options_.training) return;
+  if (!options_.training || options_.observe) return;
   for (auto record = records_.rbegin(); record != records_.rend(); ++record) backward(**record);
 }
 

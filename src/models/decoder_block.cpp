@@ -25,7 +25,8 @@ Var FeedForward::operator()(Tape& t, const Var& x, const nn::Linear::Epilogue& e
 }
 
 DecoderBlock::DecoderBlock(nn::Builder& b, const std::string& name, const DecoderShape& s)
-    : shape_(s),
+    : name_(name),
+      shape_(s),
       attention_norm_(b, name + ".input_layernorm", s.channels, s.eps),
       mlp_norm_(b, name + ".post_attention_layernorm", s.channels, s.eps),
       query_(b, name + ".self_attn.q_proj", {s.channels, s.channels, s.qkv_bias},

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "medvqa/nn/builder.h"
+
 namespace medvqa::models {
 
 std::vector<std::int32_t> sequential_positions(const PackedInput& input) {
@@ -53,6 +55,22 @@ Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factor
   const Tensor wide = tape.step_arena().allocate(f.shape, compute);
   tape.backend().convert(f, wide);
   return wide;
+}
+
+Tensor embed(autograd::SegmentTape& tape, const Tensor& table, std::span<const std::int32_t> ids) {
+  const auto tokens = static_cast<std::int64_t>(ids.size());
+  const Tensor rows = upload(tape, ids, {tokens});
+  const Shape shape{tokens, table.dim(1)};
+  const Tensor x = tape.step_arena().allocate(shape, nn::residual_type(table.dtype));
+  if (x.dtype == table.dtype) {
+    tape.backend().gather_rows(table, rows, x);
+    return x;
+  }
+  Arena::Scope scope(tape.scratch());
+  const Tensor stored = tape.scratch().allocate(shape, table.dtype);
+  tape.backend().gather_rows(table, rows, stored);
+  tape.backend().convert(stored, x);
+  return x;
 }
 
 autograd::Segments segments(autograd::SegmentTape& tape, std::span<const std::int32_t> cu_seqlens) {

@@ -57,15 +57,20 @@ Tensor Linear::weight(ops::Backend& backend, Arena& arena) const {
 
 namespace {
 
-// An f32 master in the compute type; a temporary unless they are the same.
-Tensor as_compute(Tape& t, const Tensor& master, DType compute) {
-  if (master.dtype == compute) return master;
-  const Tensor c = t.scratch().allocate(master.shape, compute);
-  t.backend().convert(master, c);
+// The values in that type; a temporary unless they have it.
+Tensor as_type(Tape& t, const Tensor& values, DType type) {
+  if (values.dtype == type) return values;
+  const Tensor c = t.scratch().allocate(values.shape, type);
+  t.backend().convert(values, c);
   return c;
 }
 
 }  // namespace
+
+DType Linear::type_of_y(const Epilogue& epilogue) const {
+  if (epilogue.residual) return epilogue.residual->value.dtype;
+  return epilogue.joins_residual ? residual_type(compute_) : compute_;
+}
 
 bool Linear::drops_out(const Tape& t) const {
   return t.options().dropout && lora_->dropout > 0;
@@ -86,6 +91,8 @@ Linear::Forward Linear::begin(Tape& t, std::int64_t rows, const Epilogue& epilog
   // A replay skips the last product, and with it the preactivation its backward would read.
   MEDVQA_CHECK(!epilogue.last || epilogue.activation == ops::Activation::none,
                "the last linear of a segment cannot have an activation");
+  MEDVQA_CHECK(epilogue.activation == ops::Activation::none || type_of_y(epilogue) == compute_,
+               "an activation is computed in the compute type");
   Forward saved;
   saved.wanted = !(epilogue.last && t.replaying());
   if (lora_) saved.u = t.allocate({rows, lora_->r}, compute_);
@@ -100,7 +107,8 @@ Linear::Forward Linear::begin(Tape& t, std::int64_t rows, const Epilogue& epilog
 
 // In inference, where the device multiplies few rows without storing W: y = x W' + bias + residual.
 bool Linear::few_rows(Tape& t, const Tensor& x, const Tensor& y, const Epilogue& epilogue) const {
-  if (!t.options().inference || !nf4_ || epilogue.activation != ops::Activation::none) return false;
+  const bool plain = epilogue.activation == ops::Activation::none && y.dtype == compute_;
+  if (!t.options().inference || !nf4_ || !plain) return false;
   ops::Nf4Product product{.x_MI = x, .weight = *nf4_, .y_MO = y, .bias_O = bias_};
   if (!ops::fused(product, t.backend().traits())) return false;
   if (epilogue.residual) product.residual_MO = epilogue.residual->value;
@@ -114,7 +122,8 @@ void Linear::base(Tape& t, const Tensor& x, const Tensor& y, const Forward& save
                   const Epilogue& epilogue) const {
   if (!saved.wanted || few_rows(t, x, y, epilogue)) return;
   Arena::Scope scope(t.scratch());
-  Gemm product{.a = x, .transpose_b = Transpose::yes, .c = y, .bias_N = bias_};
+  Gemm product{.a = x, .transpose_b = Transpose::yes, .c = y};
+  if (bias_) product.bias_N = as_type(t, bias_, y.dtype);
   product.b = saved.weight ? saved.weight : weight(t.backend(), t.scratch());
   if (epilogue.residual) product.residual_MN = epilogue.residual->value;
   if (!lora_) {
@@ -129,7 +138,7 @@ void Linear::base(Tape& t, const Tensor& x, const Tensor& y, const Forward& save
 // u = x A'. Its operands may be temporaries in scratch.
 Gemm Linear::lora_down(Tape& t, const Tensor& x, const Forward& saved) const {
   return {.a = lora_input(t, x),
-          .b = as_compute(t, lora_->a.value, compute_),
+          .b = as_type(t, lora_->a.value, compute_),
           .transpose_b = Transpose::yes,
           .c = saved.u};
 }
@@ -140,7 +149,7 @@ void Linear::lora_up(Tape& t, const Tensor& y, const Forward& saved,
   if (!saved.wanted) return;
   Arena::Scope scope(t.scratch());
   t.backend().gemm({.a = saved.u,
-                    .b = as_compute(t, lora_->b.value, compute_),
+                    .b = as_type(t, lora_->b.value, compute_),
                     .transpose_b = Transpose::yes,
                     .c = y,
                     .alpha = lora_->scaling,
@@ -178,7 +187,7 @@ void Linear::backward_lora(Tape& t, const Var& x, const Tensor& dy, const Forwar
   Arena::Scope scope(t.scratch());
   const Tensor v = t.scratch().allocate({dy.dim(0), lora_->r}, compute_);
   t.backend().gemm(
-      {.a = dy, .b = as_compute(t, lora_->b.value, compute_), .c = v, .alpha = lora_->scaling});
+      {.a = dy, .b = as_type(t, lora_->b.value, compute_), .c = v, .alpha = lora_->scaling});
   t.backend().gemm({.a = dy,
                     .transpose_a = Transpose::yes,
                     .b = saved.u,
@@ -191,7 +200,7 @@ void Linear::backward_lora(Tape& t, const Var& x, const Tensor& dy, const Forwar
                     .c = lora_->a.grad,
                     .accumulate = true});
   if (!dx) return;
-  const Tensor a = as_compute(t, lora_->a.value, compute_);
+  const Tensor a = as_type(t, lora_->a.value, compute_);
   if (!drops_out(t)) {
     t.backend().gemm({.a = v, .b = a, .c = dx.tensor, .accumulate = true});
     return;
@@ -208,7 +217,8 @@ void Linear::backward_lora(Tape& t, const Var& x, const Tensor& dy, const Forwar
 Var Linear::operator()(Tape& t, const Var& x, const Epilogue& epilogue) const {
   const Shape shape{x.value.dim(0), shape_.out};
   const bool unseen = epilogue.last && t.replaying();
-  const Tensor y = unseen ? Tensor(nullptr, compute_, shape) : t.allocate(shape, compute_);
+  const DType type = type_of_y(epilogue);
+  const Tensor y = unseen ? Tensor(nullptr, type, shape) : t.allocate(shape, type);
   const Forward saved = forward(t, x.value, y, epilogue);
   const std::optional<Var> residual = epilogue.residual;
   const ops::Activation kind = epilogue.activation;
@@ -220,7 +230,8 @@ Var Linear::operator()(Tape& t, const Var& x, const Epilogue& epilogue) const {
       t.backend().activation_backward(kind, saved.preactivation, dy, {dy, false});
     }
     if (residual) t.backend().accumulate(dy, t.grad(*residual));
-    backward(t, x, dy, saved, t.grad(x));
+    Arena::Scope scope(t.scratch());
+    backward(t, x, as_type(t, dy, compute_), saved, t.grad(x));
   });
   return out;
 }

@@ -57,10 +57,15 @@ void check_gemm(const Gemm& p) {
   if (p.preactivation_MN) check_like("gemm", "preactivation", p.preactivation_MN, p.c);
 }
 
-void check_norm(const char* op, const Tensor& x, const Tensor& weight) {
+// `y`: the output, or its gradient.
+void check_norm(const char* op, const Tensor& x, const Tensor& weight, const Tensor& y) {
   MEDVQA_CHECK(x.shape.rank() == 2, fmt::format("{}: x is {}", op, x.shape.str()));
   check_contiguous(op, "x", x);
-  check_like_rows(op, "weight", weight, Tensor(nullptr, x.dtype, {x.dim(1)}));
+  check_shape(op, "y", y, x.shape);
+  check_contiguous(op, "y", y);
+  check_like_rows(op, "weight", weight, Tensor(nullptr, y.dtype, {x.dim(1)}));
+  MEDVQA_CHECK(is_floating(y.dtype) && (x.dtype == y.dtype || x.dtype == accumulator_of(y.dtype)),
+               fmt::format("{}: x is {}, y is {}", op, name_of(x.dtype), name_of(y.dtype)));
 }
 
 void check_statistic(const char* op, const char* name, const Tensor& t, const Tensor& x) {
@@ -208,8 +213,7 @@ void Backend::quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& 
 }
 
 void Backend::rms_norm(const RmsNorm& p) {
-  check_norm("rms_norm", p.x_TC, p.weight_C);
-  check_like_rows("rms_norm", "y", p.y_TC, p.x_TC);
+  check_norm("rms_norm", p.x_TC, p.weight_C, p.y_TC);
   check_statistic("rms_norm", "inv_rms", p.inv_rms_T, p.x_TC);
   const ProfiledSection section(profile_, "rms_norm");
   do_rms_norm(p);
@@ -217,8 +221,7 @@ void Backend::rms_norm(const RmsNorm& p) {
 
 void Backend::rms_norm_backward(const RmsNormBackward& p) {
   if (!p.dx_TC) return;
-  check_norm("rms_norm_backward", p.x_TC, p.weight_C);
-  check_like_rows("rms_norm_backward", "dy", p.dy_TC, p.x_TC);
+  check_norm("rms_norm_backward", p.x_TC, p.weight_C, p.dy_TC);
   check_statistic("rms_norm_backward", "inv_rms", p.inv_rms_T, p.x_TC);
   check_like_rows("rms_norm_backward", "dx", p.dx_TC.tensor, p.x_TC);
   const ProfiledSection section(profile_, "rms_norm_backward");
@@ -226,9 +229,8 @@ void Backend::rms_norm_backward(const RmsNormBackward& p) {
 }
 
 void Backend::layer_norm(const LayerNorm& p) {
-  check_norm("layer_norm", p.x_TC, p.weight_C);
+  check_norm("layer_norm", p.x_TC, p.weight_C, p.y_TC);
   check_like_rows("layer_norm", "bias", p.bias_C, p.weight_C);
-  check_like_rows("layer_norm", "y", p.y_TC, p.x_TC);
   check_statistic("layer_norm", "mean", p.mean_T, p.x_TC);
   check_statistic("layer_norm", "inv_std", p.inv_std_T, p.x_TC);
   const ProfiledSection section(profile_, "layer_norm");
@@ -237,8 +239,7 @@ void Backend::layer_norm(const LayerNorm& p) {
 
 void Backend::layer_norm_backward(const LayerNormBackward& p) {
   if (!p.dx_TC) return;
-  check_norm("layer_norm_backward", p.x_TC, p.weight_C);
-  check_like_rows("layer_norm_backward", "dy", p.dy_TC, p.x_TC);
+  check_norm("layer_norm_backward", p.x_TC, p.weight_C, p.dy_TC);
   check_statistic("layer_norm_backward", "mean", p.mean_T, p.x_TC);
   check_statistic("layer_norm_backward", "inv_std", p.inv_std_T, p.x_TC);
   check_like_rows("layer_norm_backward", "dx", p.dx_TC.tensor, p.x_TC);

@@ -3,10 +3,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "medvqa/io/safetensors.h"
+#include "medvqa/train/loss_scale.h"
 #include "medvqa/train/session.h"
 
 namespace medvqa::train {
@@ -103,37 +105,78 @@ std::string gradient_name(const std::string& trained) {
                                   : "grad.base_model.model." + trained + ".weight";
 }
 
-void add_gradients(Collector& c, Session& session) {
-  const AdaptedModel& model = session.model();
-  for (std::size_t i = 0; i < model.gradients().size(); ++i) {
-    const Tensor& grad = model.gradients()[i];
-    std::vector<float> values(static_cast<std::size_t>(grad.elements()));
+using GradientValues = std::vector<std::vector<float>>;
+
+// Without their scale, in the order of AdaptedModel::gradients().
+GradientValues gradients_of(Session& session, double scale) {
+  GradientValues all;
+  for (const Tensor& grad : session.model().gradients()) {
+    std::vector<float>& values = all.emplace_back(static_cast<std::size_t>(grad.elements()));
     session.backend().download(grad, values.data(), values.size() * sizeof(float));
-    c.add<float>(gradient_name(model.trained_names()[i]), {grad.dim(0), grad.dim(1)}, values);
+    for (float& v : values) v = static_cast<float>(v / scale);
   }
+  return all;
 }
 
-// Forward and backward of every micro-batch; logits of all rows in order, and the loss.
-void add_results(Collector& c, Session& session, const std::vector<MicroBatch>& batches,
-                 std::int64_t label_tokens) {
-  PassOptions options = session.pass_options(0);
-  options.want_logits = true;
-  options.loss_scale = 1.0 / static_cast<double>(std::max<std::int64_t>(1, label_tokens));
-  session.model().clear_gradients(session.backend());
+bool finite(const GradientValues& all) {
+  return std::all_of(all.begin(), all.end(), [](const std::vector<float>& values) {
+    return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });
+  });
+}
+
+struct Results {
   std::vector<float> logits;
   double nll = 0;
+  GradientValues gradients;
+};
+
+// Forward and backward of every micro-batch; logits of all rows in order.
+Results run_all(Session& session, const std::vector<MicroBatch>& batches, PassOptions options) {
+  session.model().clear_gradients(session.backend());
+  Results all;
   const std::uint64_t key = options.random_key;
   for (std::size_t i = 0; i < batches.size(); ++i) {
     options.random_key = micro_batch_key(key, i);
     const PassResult r =
         run_pass(session.backend(), session.arenas(), session.model(), batches[i], options);
-    logits.insert(logits.end(), r.logits.begin(), r.logits.end());
-    nll += r.nll_sum();
+    all.logits.insert(all.logits.end(), r.logits.begin(), r.logits.end());
+    all.nll += r.nll_sum();
   }
-  const std::int64_t vocabulary = session.model().head().value.dim(0);
-  c.add<float>("logits", {label_tokens, vocabulary}, logits);
-  c.add<float>("loss", {1}, std::vector<double>{nll * options.loss_scale});
-  add_gradients(c, session);
+  all.gradients = gradients_of(session, options.gradient_scale);
+  return all;
+}
+
+// In f16 with the loss scale a run would come to: the first that gives finite gradients.
+Results scaled_results(Session& session, const std::vector<MicroBatch>& batches,
+                       PassOptions options) {
+  if (session.model_inputs().settings.compute != DType::f16) {
+    return run_all(session, batches, options);
+  }
+  LossScale scale;
+  for (;;) {
+    options.gradient_scale = scale.value();
+    Results all = run_all(session, batches, options);
+    const bool good = finite(all.gradients);
+    scale.update(good);
+    if (good || scale.exhausted()) return all;
+  }
+}
+
+void add_results(Collector& c, Session& session, const std::vector<MicroBatch>& batches,
+                 std::int64_t label_tokens) {
+  PassOptions options = session.pass_options(0);
+  options.want_logits = true;
+  options.loss_scale = 1.0 / static_cast<double>(std::max<std::int64_t>(1, label_tokens));
+  const Results all = scaled_results(session, batches, options);
+  const AdaptedModel& model = session.model();
+  const std::int64_t vocabulary = model.head().value.dim(0);
+  c.add<float>("logits", {label_tokens, vocabulary}, all.logits);
+  c.add<float>("loss", {1}, std::vector<double>{all.nll * options.loss_scale});
+  for (std::size_t i = 0; i < all.gradients.size(); ++i) {
+    const Tensor& grad = model.gradients()[i];
+    c.add<float>(gradient_name(model.trained_names()[i]), {grad.dim(0), grad.dim(1)},
+                 all.gradients[i]);
+  }
 }
 
 }  // namespace

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <charconv>
+#include <cmath>
 #include <map>
 #include <vector>
 
@@ -261,6 +262,11 @@ void RunFolder::save_checkpoint(ops::Backend& backend, const AdaptedModel& model
   writer.commit();
   nlohmann::json state{{"step", progress.step}, {"best_step", progress.best_step}};
   state["best_loss"] = progress.best_loss ? nlohmann::json(*progress.best_loss) : nullptr;
+  if (progress.loss_scale) {
+    const LossScale::State& s = progress.loss_scale->state();
+    state["loss_scale"] = {
+        {"scale", s.scale}, {"finite_steps", s.finite_steps}, {"skipped", progress.skipped}};
+  }
   state["run"] = fingerprint_;
   folder.write(kState, state.dump(2) + "\n");
   io::write_manifest(folder.aside());
@@ -283,6 +289,24 @@ void RunFolder::prune(std::int64_t keep, std::int64_t step) const {
     if (old.second.filename() != best) fs::remove_all(old.second);
   }
 }
+
+namespace {
+
+void restore_loss_scale(const io::JsonObject& saved, Progress& p) {
+  const auto scale = static_cast<float>(saved.number("scale"));
+  int exponent = 0;
+  // Another factor would round gradients when it is divided out.
+  if (!std::isfinite(scale) || std::frexp(scale, &exponent) != 0.5f) {
+    throw UserError(ExitCode::model, fmt::format("{}: loss_scale.scale is {}, expected a power of "
+                                                 "two; the checkpoint is damaged",
+                                                 kState, scale));
+  }
+  p.skipped = saved.integer("skipped", 0);
+  p.loss_scale.emplace();
+  p.loss_scale->restore({.scale = scale, .finite_steps = saved.integer("finite_steps", 0)});
+}
+
+}  // namespace
 
 Progress restore_checkpoint(const fs::path& checkpoint, ops::Backend& backend,
                             AdaptedModel& model) {
@@ -312,6 +336,7 @@ Progress restore_checkpoint(const fs::path& checkpoint, ops::Backend& backend,
   p.step = object.integer("step", 0);
   p.best_step = object.integer("best_step", 0);
   if (object.has("best_loss")) p.best_loss = object.number("best_loss");
+  if (object.has("loss_scale")) restore_loss_scale(object.object("loss_scale"), p);
   return p;
 }
 

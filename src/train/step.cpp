@@ -48,17 +48,18 @@ Tensor converted(Tape& t, const Tensor& x, DType type) {
 Tensor head_and_loss(Tape& t, const Var& normed, const nn::Parameter& head, const Tensor& targets,
                      const LossTensors& loss, const PassOptions& options) {
   const DType type = head.value.dtype;
+  const bool accumulates = options.training && !options.observe;
   const Tensor x = converted(t, normed.value, type);
   Tensor dx;
   if (t.needs_grad(normed)) dx = t.allocate(x.shape, type);
   t.backend().linear_cross_entropy({.x_RC = x,
                                     .weight_VC = head.value,
                                     .labels_R = targets,
-                                    .loss_scale = options.loss_scale,
+                                    .loss_scale = options.loss_scale * options.gradient_scale,
                                     .nll_R = loss.nll,
                                     .correct_R = loss.correct,
                                     .dx_RC = {dx, false},
-                                    .dweight_VC = {options.training ? head.grad : Tensor(), true},
+                                    .dweight_VC = {accumulates ? head.grad : Tensor(), true},
                                     .logits_RV = loss.logits});
   return dx ? converted(t, dx, normed.value.dtype) : dx;
 }
@@ -79,7 +80,8 @@ PassResult run_pass(ops::Backend& backend, Arenas& arenas, const AdaptedModel& a
                     .training = options.training,
                     .keep_weights = options.keep_weights,
                     .random_key = options.random_key,
-                    .dropout = options.dropout});
+                    .dropout = options.dropout,
+                    .observe = options.observe});
   const models::Model& model = adapted.model();
   const std::int64_t count = batch.label_count();
   const Tensor rows =
@@ -126,7 +128,7 @@ StepResult accumulate_gradients(ops::Backend& backend, Arenas& arenas, AdaptedMo
   backend.global_norm(model.gradients(), norm);
   float value = 0;
   backend.download(norm, &value, sizeof(value));
-  result.grad_norm = value;
+  result.grad_norm = static_cast<double>(value) / options.gradient_scale;
   return result;
 }
 
@@ -139,7 +141,7 @@ void update(ops::Backend& backend, const AdaptedModel& model, double grad_norm,
   backend.adamw({.tensors = model.trained(),
                  .learning_rate = options.learning_rate,
                  .weight_decay = options.weight_decay,
-                 .grad_scale = scale,
+                 .grad_scale = scale / options.gradient_scale,
                  .step = options.step});
 }
 

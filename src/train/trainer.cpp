@@ -12,6 +12,7 @@
 #include "medvqa/train/event_log.h"
 #include "medvqa/train/fingerprint.h"
 #include "medvqa/train/loss_plot.h"
+#include "medvqa/train/overflow.h"
 #include "medvqa/train/report.h"
 #include "medvqa/train/session.h"
 
@@ -36,6 +37,14 @@ nlohmann::json checked_fingerprint(const Config& config, const FolderRules& rule
   return fingerprint;
 }
 
+// One step of the run and what it was done with.
+struct TakenStep {
+  StepResult result;
+  double learning_rate = 0;
+  std::optional<double> loss_scale = std::nullopt;  // f16 only
+  bool skipped = false;
+};
+
 class Trainer {
  public:
   Trainer(const Config& config, const TrainerOptions& options)
@@ -51,10 +60,11 @@ class Trainer {
   Outcome run();
 
  private:
-  StepResult step(std::vector<MicroBatch> batches);
+  TakenStep step(const std::vector<MicroBatch>& batches);
+  void skip(const std::vector<MicroBatch>& batches, const PassOptions& options);
   Outcome loop();
-  void log_step(const StepResult& r, double seconds);
-  void show_step(const StepResult& r, double rate, double seconds);
+  void log_step(const TakenStep& s, double seconds);
+  void show_step(const TakenStep& s, double seconds);
   void add_events(const std::vector<Scalar>& scalars);
   void evaluate_now();
   void checkpoint();
@@ -82,10 +92,20 @@ void report(const Session& session) {
   for (const std::string& line : too_long_report(session.data())) spdlog::warn("{}", line);
 }
 
-StepResult Trainer::step(std::vector<MicroBatch> batches) {
-  const StepResult r = accumulate_gradients(session_.backend(), session_.arenas(), session_.model(),
-                                            batches, session_.pass_options(progress_.step));
-  if (!std::isfinite(r.loss) || !std::isfinite(r.grad_norm)) {
+TakenStep Trainer::step(const std::vector<MicroBatch>& batches) {
+  PassOptions options = session_.pass_options(progress_.step);
+  TakenStep taken;
+  taken.learning_rate = learning_rate(config_.train, progress_.updates(), total_);
+  if (progress_.loss_scale) {
+    options.gradient_scale = progress_.loss_scale->value();
+    taken.loss_scale = options.gradient_scale;
+  }
+  taken.result = accumulate_gradients(session_.backend(), session_.arenas(), session_.model(),
+                                      batches, options);
+  const StepResult& r = taken.result;
+  const bool finite = std::isfinite(r.loss) && std::isfinite(r.grad_norm);
+  taken.skipped = !finite && progress_.loss_scale;
+  if (!finite && !progress_.loss_scale) {
     throw UserError(ExitCode::diverged,
                     fmt::format("step {}: loss {} and gradient norm {} are not finite, samples {}; "
                                 "nothing was updated. Lower train.learning_rate or look at these "
@@ -93,39 +113,76 @@ StepResult Trainer::step(std::vector<MicroBatch> batches) {
                                 progress_.step + 1, r.loss, r.grad_norm,
                                 fmt::join(batches.front().sample_ids, ", ")));
   }
-  update(session_.backend(), session_.model(), r.grad_norm,
-         {.learning_rate = learning_rate(config_.train, progress_.step, total_),
-          .weight_decay = config_.train.weight_decay,
-          .max_grad_norm = config_.train.max_grad_norm,
-          .step = progress_.step + 1});
+  if (finite) {
+    update(session_.backend(), session_.model(), r.grad_norm,
+           {.learning_rate = taken.learning_rate,
+            .weight_decay = config_.train.weight_decay,
+            .max_grad_norm = config_.train.max_grad_norm,
+            .gradient_scale = options.gradient_scale,
+            .step = progress_.updates() + 1});
+  }
+  if (progress_.loss_scale) progress_.loss_scale->update(finite);
+  if (taken.skipped) skip(batches, options);
   ++progress_.step;
-  return r;
+  return taken;
 }
 
-void Trainer::log_step(const StepResult& r, double seconds) {
+// The scale is the next step's already.
+void Trainer::skip(const std::vector<MicroBatch>& batches, const PassOptions& options) {
+  const Overflow overflow =
+      find_overflow(session_.backend(), session_.arenas(), session_.model(), batches, options);
+  const std::int64_t step = progress_.step + 1;
+  if (progress_.loss_scale->exhausted()) {
+    throw UserError(
+        ExitCode::diverged,
+        fmt::format("step {}: f16 overflows even with a loss scale of {}; {}; samples {}. Nothing "
+                    "was updated. Set model.compute to bf16 or f32, lower train.learning_rate or "
+                    "look at these samples, then go on with --resume auto --allow-changes",
+                    step, options.gradient_scale, overflow.text(),
+                    fmt::join(batches.front().sample_ids, ", ")));
+  }
+  ++progress_.skipped;
+  bar_.hide();
+  spdlog::warn("step {}: skipped, loss scale {} -> {}; {}", step, options.gradient_scale,
+               progress_.loss_scale->value(), overflow.text());
+}
+
+void Trainer::log_step(const TakenStep& s, double seconds) {
+  const StepResult& r = s.result;
   const std::int64_t step = progress_.step;
   if (step % config_.train.log_every != 0 && step != total_) return;
-  const double rate = learning_rate(config_.train, step - 1, total_);
   const double epoch = session_.steps()[static_cast<std::size_t>(step - 1)].epoch;
-  folder_.log({{"event", "step"},
-               {"step", step},
-               {"epoch", epoch},
-               {"loss", r.loss},
-               {"learning_rate", rate},
-               {"grad_norm", r.grad_norm},
-               {"label_tokens", r.label_tokens},
-               {"tokens", r.tokens},
-               {"samples", r.samples},
-               {"seconds", seconds}});
-  add_events(
-      {{"train/loss", r.loss}, {"train/learning_rate", rate}, {"train/grad_norm", r.grad_norm}});
-  show_step(r, rate, seconds);
+  // JSON has no infinity: what is not finite becomes null.
+  nlohmann::json line{{"event", "step"},
+                      {"step", step},
+                      {"epoch", epoch},
+                      {"loss", r.loss},
+                      {"learning_rate", s.learning_rate},
+                      {"grad_norm", r.grad_norm},
+                      {"label_tokens", r.label_tokens},
+                      {"tokens", r.tokens},
+                      {"samples", r.samples},
+                      {"seconds", seconds}};
+  std::vector<Scalar> scalars{{"train/learning_rate", s.learning_rate}};
+  if (std::isfinite(r.loss)) scalars.push_back({"train/loss", r.loss});
+  if (std::isfinite(r.grad_norm)) scalars.push_back({"train/grad_norm", r.grad_norm});
+  if (s.loss_scale) {
+    line["loss_scale"] = *s.loss_scale;
+    line["skipped_steps"] = progress_.skipped;
+    if (s.skipped) line["skipped"] = true;
+    scalars.push_back({"train/loss_scale", *s.loss_scale});
+  }
+  folder_.log(line);
+  add_events(scalars);
+  show_step(s, seconds);
 }
 
-void Trainer::show_step(const StepResult& r, double rate, double seconds) {
+void Trainer::show_step(const TakenStep& s, double seconds) {
+  const StepResult& r = s.result;
   const std::int64_t step = progress_.step;
-  const std::string line = fmt::format("step {}/{} loss {:.4f} rate {:.3g} norm {:.3g} {:.2f} s",
-                                       step, total_, r.loss, rate, r.grad_norm, seconds);
+  const std::string line =
+      fmt::format("step {}/{} loss {:.4f} rate {:.3g} norm {:.3g} {:.2f} s{}", step, total_, r.loss,
+                  s.learning_rate, r.grad_norm, seconds, s.skipped ? ", skipped" : "");
   const std::string left =
       duration_text(pace_.seconds_per_step() * static_cast<double>(total_ - step));
   if (bar_.shown()) {
@@ -213,10 +270,16 @@ Outcome Trainer::run() {
 }
 
 Outcome Trainer::loop() {
+  const bool is_f16 = session_.model_inputs().settings.compute == DType::f16;
   report(session_);
   if (folder_.checkpoint()) {
     progress_ = restore_checkpoint(*folder_.checkpoint(), session_.backend(), session_.model());
     spdlog::info("resumed after step {} from {}", progress_.step, folder_.checkpoint()->string());
+  }
+  if (!is_f16) {
+    progress_.loss_scale.reset();
+  } else if (!progress_.loss_scale) {
+    progress_.loss_scale.emplace();
   }
   first_ = progress_.step;
   folder_.keep_metrics_until(progress_.step);
@@ -232,10 +295,10 @@ Outcome Trainer::loop() {
     const Clock::time_point begin = Clock::now();
     if (progress_.step > 0) session_.backend().use_profile(options_.profile);
     const PlannedStep& planned = session_.steps()[static_cast<std::size_t>(progress_.step)];
-    const StepResult r = step(session_.take(*prefetcher, planned));
+    const TakenStep taken = step(session_.take(*prefetcher, planned));
     const double seconds = seconds_since(begin);
     pace_.add(seconds);
-    log_step(r, seconds);
+    log_step(taken, seconds);
     // The first step warms caches up, and evaluation is not part of a step.
     session_.backend().use_profile(nullptr);
     if (due(config_.train.eval_every)) evaluate_now();
@@ -243,6 +306,10 @@ Outcome Trainer::loop() {
     if (due(config_.train.save_every) || best) checkpoint();
   }
   bar_.hide();
+  if (progress_.skipped > 0) {
+    spdlog::info("{} of {} steps were skipped for gradients that are not finite", progress_.skipped,
+                 total_);
+  }
   finish();
   write_loss_plot(folder_.path());
   return Outcome::finished;

@@ -285,6 +285,24 @@ TEST_F(Functions, SpliceThenGather) {
   check({{2, 3}}, [&](Tape& t, auto in) { return splice(t, base, in[0], places); });
 }
 
+TEST(Convert, HandsGradientsBackInTheTypeOfItsInput) {
+  TestDevice d(DType::f16, 65536);
+  const Shape shape{3, 5};
+  const Tensor seed = d.random("seed", shape);
+  const Tensor dx = d.put(Values(15, 1.0), shape, DType::f32);
+  Tape t(d.backend(), d.block(), d.scratch(), {.mode = TapeOptions::Mode::record});
+  const Var x = t.input(d.put(d.get(d.random("x", shape)), shape, DType::f32), {dx, true});
+  EXPECT_EQ(convert(t, x, DType::f32).id, x.id);
+  const Var once = convert(t, x, DType::f16), again = convert(t, x, DType::f16);
+  EXPECT_EQ(once.value.dtype, DType::f16);
+  EXPECT_EQ(d.get(once.value), d.get(x.value));
+  t.backward(add_scaled(t, once, again, {}), seed);
+  Values expected = d.get(seed);
+  for (double& v : expected) v = 1 + 2 * v;
+  EXPECT_EQ(d.get(dx), expected);
+  EXPECT_EQ(d.scratch().used(), 0u);
+}
+
 TEST_F(Functions, WithoutGradientsNothingIsRemembered) {
   const Tensor w = device_.random("w", {4});
   const Tensor x = device_.random("x", {2, 4});

@@ -103,19 +103,19 @@ void run(ops::Backend& backend, SegmentTape::Memory memory, const Model& m,
   const Segments samples{m.cu, 4};
   const auto& p = m.parameters;
   const StepVar x = tape.input(m.x);
-  const StepVar a = tape.run({x}, [&](Tape& t, std::span<const Var> in) {
+  const StepVar a = tape.run("a", {x}, [&](Tape& t, std::span<const Var> in) {
     return rms_norm(t, add_parameter(t, in[0], p[0]), m.norm_wide, 1e-5);
   });
-  const StepVar b = tape.run({a}, [&](Tape& t, std::span<const Var> in) {
+  const StepVar b = tape.run("b", {a}, [&](Tape& t, std::span<const Var> in) {
     const Var wide = self_attention(t, in[0], samples);  // [T, 4 size]
     return add_parameter(t, swiglu(t, wide), p[1]);
   });
-  const StepVar c = tape.run({b, a}, [&](Tape& t, std::span<const Var> in) {
+  const StepVar c = tape.run("c", {b, a}, [&](Tape& t, std::span<const Var> in) {
     const Var again = swiglu(t, self_attention(t, in[1], samples));
     const Var mixed = cross_attention(t, again, in[0], samples);
     return cross_attention(t, add_parameter(t, mixed, p[2]), in[0], samples);
   });
-  const StepVar d = tape.run({c, b}, [&](Tape& t, std::span<const Var> in) {
+  const StepVar d = tape.run("d", {c, b}, [&](Tape& t, std::span<const Var> in) {
     return cross_attention(t, in[0], in[1], samples);
   });
   tape.finish(d, [&](Tape& t, const Var& h) {
@@ -237,7 +237,8 @@ std::size_t chain_peak(std::size_t length) {
   SegmentTape tape(dry, {step, block, scratch}, {});
   StepVar x = tape.input(p.value);
   for (std::size_t i = 0; i < length; ++i) {
-    x = tape.run({x}, [&](Tape& t, std::span<const Var> in) { return add_parameter(t, in[0], p); });
+    x = tape.run("chain", {x},
+                 [&](Tape& t, std::span<const Var> in) { return add_parameter(t, in[0], p); });
   }
   tape.finish(x, [&](Tape&, const Var& y) { return std::pair(y, p.value); });
   return step.peak();

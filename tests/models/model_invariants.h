@@ -22,7 +22,7 @@ inline TinyModel::Options with_config(nlohmann::json config, TinyModel::Options 
 inline void expect_policies_agree(TinyModel::Options options, const Batch& batch) {
   options.nf4 = true;
   options.dropout = 0.2;
-  for (const DType type : {DType::f64, DType::f32, DType::bf16}) {
+  for (const DType type : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
     options.compute = type;
     const auto outcome = [&](Recompute r, bool keep) {
       TinyModel tiny(options);

@@ -8,6 +8,7 @@
 #include <cmath>
 #include <memory>
 #include <nlohmann/json.hpp>
+#include <optional>
 #include <vector>
 
 #include "medvqa/models/model.h"
@@ -90,7 +91,7 @@ inline Batch packed(const Batch& a, const Batch& b) {
 // Forward and, in training, backward; returns nll [R] in the step arena's memory of before.
 inline Tensor run_pass(ops::Backend& backend, autograd::SegmentTape::Memory memory,
                        const Model& model, const Batch& batch, Arena& results,
-                       autograd::SegmentTape::Options options) {
+                       autograd::SegmentTape::Options options, double loss_scale = 0.5) {
   Arena::Scope step(memory.step);
   Arena::Scope block(memory.block);
   autograd::SegmentTape tape(backend, memory, options);
@@ -109,7 +110,7 @@ inline Tensor run_pass(ops::Backend& backend, autograd::SegmentTape::Memory memo
     backend.linear_cross_entropy({.x_RC = y.value,
                                   .weight_VC = model.head_weight(),
                                   .labels_R = labels,
-                                  .loss_scale = 0.5,
+                                  .loss_scale = loss_scale,
                                   .nll_R = nll,
                                   .correct_R = correct,
                                   .dx_RC = {dx, false}});
@@ -127,11 +128,13 @@ class TinyModel {
     bool tied = false;
     double dropout = 0;
     std::int64_t r = 1;
-    nlohmann::json config = nullptr;  // null: Qwen2-VL
+    nlohmann::json config = nullptr;             // null: Qwen2-VL
+    std::optional<DType> stored = std::nullopt;  // of dense weights; none: the compute type
+    std::function<double(const std::string&)> factor = {};  // of a weight's values
   };
   explicit TinyModel(const Options& o)
       : device_(o.compute, std::size_t{4} << 20),
-        source_({.dtype = o.compute, .nf4 = o.nf4}),
+        source_({.dtype = o.stored.value_or(o.compute), .nf4 = o.nf4, .factor = o.factor}),
         builder_(device_.backend(), source_, device_.tensors(), device_.tensors(), o.compute,
                  medvqa::testing::adapt_all(o.r, 1.25, o.dropout), nn::QuantizeOnLoad::no),
         model_(build_model(o.config.is_null() ? tiny_config(o.tied) : o.config, builder_)) {
@@ -142,10 +145,10 @@ class TinyModel {
   const Model& model() const { return *model_; }
   nn::Builder& builder() { return builder_; }
 
-  Values run(const Batch& batch, autograd::SegmentTape::Options options) {
+  Values run(const Batch& batch, autograd::SegmentTape::Options options, double loss_scale = 0.5) {
     Arena::Scope results(device_.tensors());
-    return device_.get(
-        run_pass(device_.backend(), device_.memory(), *model_, batch, device_.tensors(), options));
+    return device_.get(run_pass(device_.backend(), device_.memory(), *model_, batch,
+                                device_.tensors(), options, loss_scale));
   }
   std::vector<nn::Parameter> parameters() const {
     std::vector<nn::Parameter> all;

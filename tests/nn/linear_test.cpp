@@ -220,6 +220,49 @@ TEST(Linear, AZeroAdapterIsNoAdapter) {
   }
 }
 
+// In f16 y joins residuals that f16 cannot hold; gradients are those of the layer by itself.
+TEST(Linear, AddsToAnF32ResidualInF16) {
+  constexpr double kResidual = 1e5;
+  TestDevice d(DType::f16, std::size_t{1} << 18);
+  MemoryWeights source({.dtype = DType::f16});
+  Builder builder(d.backend(), source, d.tensors(), d.tensors(), DType::f16,
+                  testing::adapt_all(kRank, kScaling), QuantizeOnLoad::no);
+  const Linear layer(builder, "layer", {kOut, kIn, true}, LinearKind::language_mlp);
+  const Tensor x = d.random("x", {kTokens, kIn});
+  const Tensor residual = d.put(Values(kTokens * kOut, kResidual), {kTokens, kOut}, DType::f32);
+  const Tensor seed = d.random("seed", {kTokens, kOut});
+  const Tensor wide_seed = d.put(d.get(seed), {kTokens, kOut}, DType::f32);
+  struct Run {
+    Values y, dx, da, db;
+  };
+  const auto run = [&](bool with_residual, bool joins) {
+    testing::fill_adapters(d, builder.modules());
+    Tape t(d.backend(), d.block(), d.scratch(), {.mode = TapeOptions::Mode::record});
+    const Tensor dx = d.tensors().allocate_like(x), dresidual = d.tensors().allocate_like(residual);
+    Linear::Epilogue epilogue{.joins_residual = joins};
+    if (with_residual) epilogue.residual = t.input(residual, {dresidual, false});
+    const Var y = layer(t, t.input(x, {dx, false}), epilogue);
+    const bool wide = with_residual || joins;
+    EXPECT_EQ(y.value.dtype, wide ? DType::f32 : DType::f16);
+    t.backward(y, wide ? wide_seed : seed);
+    if (with_residual) EXPECT_EQ(d.get(dresidual), d.get(seed));
+    const LoraModule& m = *builder.modules().front();
+    EXPECT_EQ(d.scratch().used(), 0u);
+    return Run{d.get(y.value), d.get(dx), d.get(m.a.grad), d.get(m.b.grad)};
+  };
+  const Run plain = run(false, false), joined = run(false, true), added = run(true, false);
+  for (std::size_t i = 0; i < plain.y.size(); ++i) {
+    // Two sums rounded to f16, and as many roundings of f32 at the residual's size.
+    EXPECT_NEAR(plain.y[i], joined.y[i], 2 * 8 * roundoff(DType::f16));
+    EXPECT_NEAR(added.y[i] - kResidual, joined.y[i], 2 * 1.1 * kResidual * roundoff(DType::f32));
+  }
+  for (const Run* r : {&joined, &added}) {
+    EXPECT_EQ(r->dx, plain.dx);
+    EXPECT_EQ(r->da, plain.da);
+    EXPECT_EQ(r->db, plain.db);
+  }
+}
+
 TEST(Linear, FrozenLayersPassGradientsOnlyToTheirInput) {
   TestDevice d(DType::f32, 65536);
   MemoryWeights source({.dtype = DType::f32});

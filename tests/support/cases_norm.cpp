@@ -16,14 +16,30 @@ struct Rows {
   std::int64_t rows, channels;
   double offset = 0;      // a mean far from zero, for layer_norm
   std::int64_t lead = 0;  // elements between an aligned address and x
+  bool wide_x = false;    // x in the accumulator type: a residual stream
   std::string name(const char* operation) const {
-    return fmt::format("{}_{}x{}{}", operation, rows, channels, lead == 0 ? "" : "_unaligned");
+    return fmt::format("{}_{}x{}{}{}", operation, rows, channels, lead == 0 ? "" : "_unaligned",
+                       wide_x ? "_wide" : "");
   }
+  ElementType x_type() const { return wide_x ? kAccumulator : kCompute; }
 };
 // The wide ones are more than a warp, and then a block, has in its registers at once, both in
 // vectors and element by element.
-const std::vector<Rows> kShapes{{1, 3},    {1, 8},    {5, 33},   {3, 257, 3}, {64, 80},
-                                {2, 1040}, {2, 1031}, {3, 2056}, {1, 8200},   {1, 80, 0, 1}};
+const std::vector<Rows> kShapes{{1, 3},
+                                {1, 8},
+                                {5, 33},
+                                {3, 257, 3},
+                                {64, 80},
+                                {2, 1040},
+                                {2, 1031},
+                                {3, 2056},
+                                {1, 8200},
+                                {1, 80, 0, 1},
+                                {5, 33, 0, 0, true},
+                                {3, 80, 3, 0, true},
+                                {2, 1032, 0, 0, true},
+                                {1, 4104, 0, 0, true},
+                                {1, 80, 0, 1, true}};
 
 // x of one row and its statistics.
 struct RowView {
@@ -45,9 +61,11 @@ struct RowView {
 };
 
 int x_input(OpCase& c, const Rows& s) {
+  // In f32 these are the others again.
+  if (s.wide_x) c.types = {DType::f64, DType::bf16, DType::f16};
   const std::int64_t n = s.rows * s.channels;
-  const int x =
-      c.input("x", {s.rows, s.channels}, random_values(c.name, n, s.offset - 1, s.offset + 1));
+  const int x = c.input("x", {s.rows, s.channels},
+                        random_values(c.name, n, s.offset - 1, s.offset + 1), s.x_type());
   c.stride(x, s.lead, 0);
   return x;
 }
@@ -129,7 +147,7 @@ std::vector<OpCase> rms_norm_backward_cases() {
       const int w = c.input("weight", {s.channels});
       const int inv = c.input("inv_rms", {s.rows}, kAccumulator);
       const int dy = c.input("dy", {s.rows, s.channels});
-      const int dx = c.gradient("dx", {s.rows, s.channels}, accumulate);
+      const int dx = c.gradient("dx", {s.rows, s.channels}, accumulate, s.x_type());
       const int y = c.spare("y", {s.rows, s.channels});
       const int kept = c.spare("kept", {s.rows}, kAccumulator);
       c.derive = [=](Values& v) {
@@ -256,7 +274,7 @@ std::vector<OpCase> layer_norm_backward_cases() {
       i.mean = c.input("mean", {s.rows}, kAccumulator);
       i.inv = c.input("inv_std", {s.rows}, kAccumulator);
       i.dy = c.input("dy", {s.rows, s.channels});
-      i.dx = c.gradient("dx", {s.rows, s.channels}, accumulate);
+      i.dx = c.gradient("dx", {s.rows, s.channels}, accumulate, s.x_type());
       const int bias = c.input("bias", {s.channels});
       const int y = c.spare("y", {s.rows, s.channels});
       const int m = c.spare("m", {s.rows}, kAccumulator);

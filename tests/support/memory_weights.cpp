@@ -29,6 +29,7 @@ std::vector<double> MemoryWeights::values(const nn::TensorRequest& request) cons
   std::vector<double> v = random_values(request.name, n, -options_.scale, options_.scale);
   for (double& x : v) {
     if (request.role == nn::TensorRole::norm) x += 1;
+    if (options_.factor) x *= options_.factor(request.name);
     x = rounded(x, options_.dtype);
   }
   return v;

@@ -1,6 +1,7 @@
 // Weights drawn by name and kept in memory: norms near one, the rest uniform.
 #pragma once
 
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -18,6 +19,7 @@ class MemoryWeights : public nn::WeightSource {
     bool nf4 = false;          // quantizable tensors are stored in 4 bits
     bool nested = false;
     double scale = 0.5;
+    std::function<double(const std::string&)> factor = {};  // of a tensor's values; none: one
   };
   explicit MemoryWeights(Options options) : options_(options) {}
 

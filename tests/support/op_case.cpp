@@ -37,8 +37,9 @@ int OpCase::spare(std::string operand, Shape shape, ElementType type) {
   return i;
 }
 
-int OpCase::gradient(std::string operand, Shape shape, bool accumulate) {
-  return accumulate ? both(std::move(operand), shape) : output(std::move(operand), shape);
+int OpCase::gradient(std::string operand, Shape shape, bool accumulate, ElementType type) {
+  return accumulate ? both(std::move(operand), shape, type)
+                    : output(std::move(operand), shape, type);
 }
 
 void OpCase::stride(int i, std::int64_t lead, std::int64_t trail) {

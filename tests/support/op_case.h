@@ -91,7 +91,7 @@ struct OpCase {
   int both(std::string operand, Shape shape, ElementType type = kCompute);
   int spare(std::string operand, Shape shape, ElementType type = kCompute);
   // Output that is added to (values before are random) or overwritten.
-  int gradient(std::string operand, Shape shape, bool accumulate);
+  int gradient(std::string operand, Shape shape, bool accumulate, ElementType type = kCompute);
   Operand& operator[](int i) { return operands.at(static_cast<std::size_t>(i)); }
   const Operand& operator[](int i) const { return operands.at(static_cast<std::size_t>(i)); }
   // Makes rows strided.

@@ -103,7 +103,7 @@ constexpr MemoryPolicy kPolicies[] = {
 
 // One step's gradients, bit for bit, and every arena's peak to the byte.
 TEST_F(Plan, NoPolicyChangesANumber) {
-  for (const char* compute : {"f32", "bf16"}) {
+  for (const char* compute : {"f32", "bf16", "f16"}) {
     const std::string setting = std::string("model.compute=") + compute;
     const Config config = load(folder_, fixture_config(folder_), {setting});
     Session session(config, Session::Purpose::train);

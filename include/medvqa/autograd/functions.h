@@ -10,10 +10,11 @@
 
 namespace medvqa::autograd {
 
-// y_TC = x * inv_rms * weight. Zhang & Sennrich 2019.
+// y in the type of the weight, x in that or the accumulator's: so a residual stream in f32 becomes
+// the f16 of a block. y_TC = x * inv_rms * weight. Zhang & Sennrich 2019.
 Var rms_norm(Tape& t, const Var& x_TC, const Tensor& weight_C, double eps);
 
-// y_TC = (x - mean) * inv_std * weight + bias. Ba et al. 2016.
+// Types as of rms_norm. y_TC = (x - mean) * inv_std * weight + bias. Ba et al. 2016.
 Var layer_norm(Tape& t, const Var& x_TC, const Tensor& weight_C, const Tensor& bias_C, double eps);
 
 struct RotaryAngles {
@@ -29,6 +30,9 @@ Var activation(Tape& t, const Var& x_TC, ops::Activation kind);
 
 // gate_up_TF2 holds gate in its first half of columns and up in its second; y_TF.
 Var swiglu(Tape& t, const Var& gate_up_T2F);
+
+// x in another type; itself if it has that type.
+Var convert(Tape& t, const Var& x, DType type);
 
 // y_RC = x[rows]; the rows must be distinct. rows_R: i32.
 Var gather_rows(Tape& t, const Var& x_TC, const Tensor& rows_R);

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -28,12 +29,16 @@ class SegmentTape {
     Arena& block;    // one segment's tape, or all of them if nothing is recomputed
     Arena& scratch;  // temporaries of one operation
   };
+  // Looks at a segment's output right after its first forward.
+  using Observer = std::function<void(const std::string& name, const Tensor& value)>;
   struct Options {
     Recompute recompute = Recompute::all;
     bool training = true;  // false: forward only
     bool keep_weights = false;
     std::uint64_t random_key = 0;
     bool dropout = false;
+    // With it the forward alone runs, in the memory a whole pass takes.
+    Observer observe = {};
   };
   using Segment = std::function<Var(Tape&, std::span<const Var>)>;
   // The last segment: from its input to the value whose gradient it already knows.
@@ -44,10 +49,12 @@ class SegmentTape {
 
   ops::Backend& backend() { return backend_; }
   Arena& step_arena() { return memory_.step; }
+  Arena& scratch() { return memory_.scratch; }
 
   // A value from outside; no gradient flows to it.
   StepVar input(const Tensor& value);
-  StepVar run(std::vector<StepVar> inputs, Segment segment);
+  // `name`: the module whose forward this is, for the observer.
+  StepVar run(const std::string& name, std::vector<StepVar> inputs, Segment segment);
   // Runs the loss segment and, in training, its backward and that of everything before it.
   void finish(const StepVar& x, const LossSegment& loss);
 

@@ -41,8 +41,10 @@ class DecoderBlock {
   autograd::Var forward(autograd::Tape& t, const autograd::Var& x_TC,
                         const autograd::RotaryAngles& angles,
                         const autograd::Segments& samples) const;
+  const std::string& name() const { return name_; }
 
  private:
+  std::string name_;
   DecoderShape shape_;
   nn::RmsNorm attention_norm_, mlp_norm_;
   nn::Linear query_, key_, value_, output_;

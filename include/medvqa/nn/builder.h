@@ -56,6 +56,13 @@ enum class Dequantize : std::uint8_t {
   per_use,      // before every product
 };
 
+// The type of the sums that run through a model from block to block. f16 ends at 65504, which the
+// residuals of real models exceed in a few channels (Sun et al. 2024, massive activations): with it
+// they, and their gradients, are f32, and only what a block computes from them is f16.
+constexpr DType residual_type(DType compute) {
+  return compute == DType::f16 ? DType::f32 : compute;
+}
+
 // Counts for plan and report, tied tensors once.
 struct ParameterCount {
   std::int64_t frozen = 0;

@@ -5,6 +5,8 @@
 // W [out, in] is frozen, dense or NF4. A [r, in], B [out, r] are f32 and rounded to the compute
 // type for the products; their gradients are f32 and always added to. Hu et al. 2021; Dettmers
 // et al. 2023. With dropout the LoRA branch reads dropout(x) (counter-based: repeats on replay).
+// x is in the compute type; y too, or in that of the residual stream (residual_type), whose dy is
+// rounded to the compute type before it meets W, A and B.
 #pragma once
 
 #include <memory>
@@ -37,10 +39,12 @@ class Linear {
   std::int64_t in() const { return shape_.in; }
 
   struct Epilogue {
-    std::optional<autograd::Var> residual = std::nullopt;  // [T, out], added to y
+    std::optional<autograd::Var> residual = std::nullopt;  // [T, out], added to y, of y's type
     ops::Activation activation = ops::Activation::none;
     // The value of this product is not needed in a replay: it is the last of its segment.
     bool last = false;
+    // Without a residual: y is in the residual stream's type all the same.
+    bool joins_residual = false;
   };
   autograd::Var operator()(autograd::Tape& t, const autograd::Var& x_TC,
                            const Epilogue& epilogue) const;
@@ -69,6 +73,7 @@ class Linear {
                 const ops::GradOut& dx) const;
   void backward_lora(autograd::Tape& t, const autograd::Var& x, const Tensor& dy,
                      const Forward& saved, const ops::GradOut& dx) const;
+  DType type_of_y(const Epilogue& epilogue) const;
   Tensor weight(ops::Backend& backend, Arena& arena) const;
   bool trainable() const { return lora_ != nullptr; }
   bool drops_out(const autograd::Tape& t) const;

@@ -73,20 +73,21 @@ struct Nf4Product {
 
 // y = x * inv_rms * w,  inv_rms = 1 / sqrt(mean_C(x^2) + eps).    Zhang & Sennrich 2019, eq. 4
 // As in transformers, x * inv_rms is rounded to the type of x before w multiplies it.
-// x_TC, y_TC: float, may not alias. w_C: float. inv_rms_T: accumulator type, kept for backward.
+// y_TC, w_C: float, one type; x_TC: that type, or the accumulator's. x and y may not alias.
+// inv_rms_T: accumulator type, kept for backward.
 struct RmsNorm {
   Tensor x_TC, weight_C;
   double eps = 1e-6;
   Tensor y_TC, inv_rms_T;
 };
-// dx = inv_rms * (w dy - x * inv_rms^2 * mean_C(w dy x)).
+// dx = inv_rms * (w dy - x * inv_rms^2 * mean_C(w dy x)). dx_TC: of x's type, dy_TC: of y's.
 struct RmsNormBackward {
   Tensor x_TC, weight_C, inv_rms_T, dy_TC;
   GradOut dx_TC;
 };
 
 // y = (x - mean) * inv_std * w + b,  inv_std = 1 / sqrt(var_C(x) + eps), biased variance.
-// Ba et al. 2016. mean_T, inv_std_T: accumulator type, kept for the backward.
+// Ba et al. 2016. Types as of RmsNorm. mean_T, inv_std_T: accumulator type, kept for the backward.
 struct LayerNorm {
   Tensor x_TC, weight_C, bias_C;
   double eps = 1e-6;

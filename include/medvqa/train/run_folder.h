@@ -9,6 +9,7 @@
 #include <string>
 
 #include "medvqa/train/adapted_model.h"
+#include "medvqa/train/loss_scale.h"
 
 namespace medvqa::train {
 
@@ -24,6 +25,10 @@ struct Progress {
   std::int64_t step = 0;  // optimizer steps done
   std::optional<double> best_loss;
   std::int64_t best_step = 0;
+  std::int64_t skipped = 0;                            // of these steps, updated nothing
+  std::optional<LossScale> loss_scale = std::nullopt;  // f16 only
+  // Updates done: what the optimizer and the schedule of the learning rate count.
+  std::int64_t updates() const { return step - skipped; }
 };
 
 class RunFolder {

@@ -14,9 +14,12 @@ struct PassOptions {
   autograd::Recompute recompute = autograd::Recompute::all;
   bool keep_weights = false;  // dequantised weights stay from a segment's replay to its backward
   double loss_scale = 1;      // 1 / label tokens of the whole optimizer step
+  double gradient_scale = 1;  // a power of two in every gradient, see loss_scale.h
   bool want_logits = false;
   bool dropout = false;
   std::uint64_t random_key = 0;
+  // See SegmentTape::Options; the pass then leaves all gradients alone.
+  autograd::SegmentTape::Observer observe = {};
 };
 
 // Per label row, in the order of MicroBatch::logit_rows.
@@ -34,13 +37,14 @@ PassResult run_pass(ops::Backend& backend, Arenas& arenas, const AdaptedModel& m
 struct UpdateOptions {
   double learning_rate = 0;
   double weight_decay = 0;
-  double max_grad_norm = 0;  // 0: no clipping
-  std::int64_t step = 1;     // 1-based
+  double max_grad_norm = 0;   // 0: no clipping
+  double gradient_scale = 1;  // PassOptions::gradient_scale, divided out first
+  std::int64_t step = 1;      // 1-based
 };
 
 struct StepResult {
-  double loss = 0;  // over the label tokens of the whole step
-  double grad_norm = 0;
+  double loss = 0;       // over the label tokens of the whole step
+  double grad_norm = 0;  // without the gradients' scale
   std::int64_t label_tokens = 0;
   std::int64_t tokens = 0;
   std::int64_t samples = 0;

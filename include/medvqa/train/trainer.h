@@ -26,6 +26,7 @@ enum class Outcome : std::uint8_t { finished, stopped };
 
 // Fine-tunes as `config` says and leaves metrics, checkpoints and the adapter in its output folder.
 // UserError(ExitCode::diverged) if loss or gradient norm is not finite: nothing was updated then.
+// In f16 such a step is skipped (loss_scale.h), and the run ends when the scale falls below one.
 Outcome train(const Config& config, const TrainerOptions& options);
 
 }  // namespace medvqa::train

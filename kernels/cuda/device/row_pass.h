@@ -25,22 +25,46 @@ inline constexpr int kWarpRowVectors = 256;
 template <int Group, int Tensors>
 inline constexpr int kKeptVectors = Group == 32 ? 8 / Tensors : 4;
 
-// Same rows of `Tensors` tensors under the threads of one group.
-template <class T, int N, int Group, int Tensors>
+// N neighbours of x, or of x and the gradient of its norm's output, which may be of other types.
+template <class X, int N>
+struct XRow {
+  static constexpr int kTensors = 1;
+  struct Piece {
+    Vector<X, N> x;
+  };
+  const X* x;
+  __device__ void load(int column, Piece& to) const { to.x = load_vector<X, N>(x + column); }
+};
+template <class X, class T, int N>
+struct XAndGradientRows {
+  static constexpr int kTensors = 2;
+  struct Piece {
+    Vector<X, N> x;
+    Vector<T, N> dy;
+  };
+  const X* x;
+  const T* dy;
+  __device__ void load(int column, Piece& to) const {
+    to.x = load_vector<X, N>(x + column);
+    to.dy = load_vector<T, N>(dy + column);
+  }
+};
+
+// The rows of one of these under the threads of one group.
+template <class Rows, int N, int Group>
 class RowPass {
  public:
-  __device__ RowPass(const T* const (&rows)[Tensors], int columns) : vectors_(columns / N) {
-#pragma unroll
-    for (int i = 0; i < Tensors; ++i) rows_[i] = rows[i];
+  using Piece = typename Rows::Piece;
+
+  __device__ RowPass(const Rows& rows, int columns) : rows_(rows), vectors_(columns / N) {
 #pragma unroll
     for (int k = 0; k < kKept; ++k) {
       const int vector = lane() + k * Group;
-      if (vector < vectors_) load(vector, kept_[k]);
+      if (vector < vectors_) rows_.load(vector * N, kept_[k]);
     }
   }
 
-  // Calls f(column, vectors) for each of this thread's vectors, the first of them at `column`;
-  // vectors[i] is that of tensor i.
+  // Calls f(column, piece) for each of this thread's pieces, which begins at `column`.
   template <class F>
   __device__ void for_each(F&& f) const {
 #pragma unroll
@@ -49,26 +73,22 @@ class RowPass {
       if (vector < vectors_) f(vector * N, kept_[k]);
     }
     for (int vector = lane() + kKept * Group; vector < vectors_; vector += Group) {
-      Vector<T, N> again[Tensors];
-      load(vector, again);
+      Piece again;
+      rows_.load(vector * N, again);
       f(vector * N, again);
     }
   }
 
  private:
-  static constexpr int kKept = kKeptVectors<Group, Tensors>;
+  static constexpr int kKept = kKeptVectors<Group, Rows::kTensors>;
 
   __device__ static int lane() {
     return static_cast<int>(threadIdx.x) % Group;
   }
-  __device__ void load(int vector, Vector<T, N> (&to)[Tensors]) const {
-#pragma unroll
-    for (int i = 0; i < Tensors; ++i) to[i] = load_vector<T, N>(rows_[i] + vector * N);
-  }
 
-  const T* rows_[Tensors];
+  Rows rows_;
   int vectors_;
-  Vector<T, N> kept_[kKept][Tensors];
+  Piece kept_[kKept];
 };
 
 // The row of this thread's group.
@@ -85,6 +105,15 @@ __device__ inline float group_sum(float value, float* partial) {
   } else {
     return block_sum<Group>(value, partial);
   }
+}
+
+// Calls f.template operator()<X, T>() for a norm whose y has type T and whose x has T's or is f32.
+template <class F>
+void dispatch_norm(DType x, DType y, F&& f) {
+  dispatch_storage(y, [&]<class T>() {
+    if (x == y) return f.template operator()<T, T>();
+    if constexpr (!std::is_same_v<T, float>) f.template operator()<float, T>();
+  });
 }
 
 // Calls f.template operator()<N, Group>(blocks) for `rows` rows of `columns` elements of T.

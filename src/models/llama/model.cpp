@@ -36,7 +36,6 @@ nn::TensorRequest embedding_of(const Config& c) {
 
 Llama::Llama(const Config& c, nn::Builder& b)
     : config_(c),
-      compute_(b.compute()),
       embedding_VC_(b.dense(embedding_of(c), {c.vocabulary, c.channels})),
       norm_([&] {
         for (std::int64_t i = 0; i < c.layers; ++i) {
@@ -53,12 +52,9 @@ StepVar Llama::forward(SegmentTape& tape, const PackedInput& input) const {
   const std::vector<std::vector<std::int32_t>> places{sequential_positions(input)};
   const auto angles = rotary_angles(tape, places, frequencies, axis);
   const auto samples = segments(tape, input.cu_seqlens);
-  const Tensor ids = upload(tape, std::span<const std::int32_t>(input.ids), {input.tokens()});
-  const Tensor x_TC = tape.step_arena().allocate({input.tokens(), config_.channels}, compute_);
-  tape.backend().gather_rows(embedding_VC_, ids, x_TC);
-  StepVar x = tape.input(x_TC);
+  StepVar x = tape.input(embed(tape, embedding_VC_, input.ids));
   for (const DecoderBlock& block : blocks_) {
-    x = tape.run({x}, [&block, angles, samples](Tape& t, std::span<const Var> in) {
+    x = tape.run(block.name(), {x}, [&block, angles, samples](Tape& t, std::span<const Var> in) {
       return block.forward(t, in[0], angles, samples);
     });
   }

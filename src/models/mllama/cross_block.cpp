@@ -12,7 +12,8 @@ using autograd::Var;
 using nn::LinearKind;
 
 CrossBlock::CrossBlock(nn::Builder& b, const std::string& name, const DecoderShape& s)
-    : shape_(s),
+    : name_(name),
+      shape_(s),
       attention_norm_(b, name + ".input_layernorm", s.channels, s.eps),
       mlp_norm_(b, name + ".post_attention_layernorm", s.channels, s.eps),
       query_(b, name + ".cross_attn.q_proj", {s.channels, s.channels, false},
@@ -41,8 +42,9 @@ Var CrossBlock::forward(Tape& t, const Var& x, const Var& states, const CrossRow
   const Var attended =
       attention(t, {q, 0, shape_.heads}, {k, 0, shape_.kv_heads}, {v, 0, shape_.kv_heads},
                 {.head_size = size, .scale = 1 / std::sqrt(static_cast<double>(size))}, rows.parts);
-  const Var middle = add_scaled(t, x, output_(t, attended), {.factor = attention_gate_});
-  const Var m = feed_forward_(t, mlp_norm_(t, middle), {.last = true});
+  const Var middle =
+      add_scaled(t, x, output_(t, attended, {.joins_residual = true}), {.factor = attention_gate_});
+  const Var m = feed_forward_(t, mlp_norm_(t, middle), {.last = true, .joins_residual = true});
   return add_scaled(t, middle, m,
                     {.factor = mlp_gate_, .scale_T = rows.feed_forward_T, .last = true});
 }

@@ -48,9 +48,7 @@ StepVar Mllama::forward(SegmentTape& tape, const PackedInput& input) const {
   const std::vector<std::vector<std::int32_t>> places{sequential_positions(input)};
   const auto angles = rotary_angles(tape, places, frequencies, axis);
   const auto samples = segments(tape, input.cu_seqlens);
-  const Tensor ids = upload(tape, std::span<const std::int32_t>(input.ids), {input.tokens()});
-  const Tensor text = tape.step_arena().allocate({input.tokens(), c.channels}, compute_);
-  tape.backend().gather_rows(embedding_VC_, ids, text);
+  const Tensor text = embed(tape, embedding_VC_, input.ids);
 
   // Without any picture the reference skips the cross-attention blocks.
   const bool has_images = !input.grids.empty();
@@ -60,14 +58,14 @@ StepVar Mllama::forward(SegmentTape& tape, const PackedInput& input) const {
   StepVar x = tape.input(text);
   for (const auto& block : blocks_) {
     if (const auto* own = std::get_if<DecoderBlock>(&block)) {
-      x = tape.run({x}, [own, angles, samples](Tape& t, std::span<const Var> in) {
+      x = tape.run(own->name(), {x}, [own, angles, samples](Tape& t, std::span<const Var> in) {
         return own->forward(t, in[0], angles, samples);
       });
     } else if (has_images) {
-      x = tape.run({x, states},
-                   [cross = &std::get<CrossBlock>(block), rows](Tape& t, std::span<const Var> in) {
-                     return cross->forward(t, in[0], in[1], rows);
-                   });
+      const auto* cross = &std::get<CrossBlock>(block);
+      x = tape.run(cross->name(), {x, states}, [cross, rows](Tape& t, std::span<const Var> in) {
+        return cross->forward(t, in[0], in[1], rows);
+      });
     }
   }
   return x;

@@ -69,7 +69,8 @@ std::vector<AttentionPart> attention_parts(SegmentTape& tape, const std::vector<
 }
 
 VisionBlock::VisionBlock(nn::Builder& b, const std::string& name, const VisionConfig& c, bool gated)
-    : config_(c),
+    : name_(name),
+      config_(c),
       norm1_(b, name + ".input_layernorm", c.channels, c.eps),
       norm2_(b, name + ".post_attention_layernorm", c.channels, c.eps),
       query_(b, name + ".self_attn.q_proj", {c.channels, c.channels, false},
@@ -103,8 +104,10 @@ Var VisionBlock::forward(Tape& t, const Var& x, std::span<const AttentionPart> p
     const Var middle = output_(t, attended, {.residual = x});
     return mlp(middle, {.residual = middle, .last = true});
   }
-  const Var middle = add_scaled(t, x, output_(t, attended), {.factor = *attention_gate_});
-  return add_scaled(t, middle, mlp(middle, {.last = true}), {.factor = *mlp_gate_, .last = true});
+  const Var middle = add_scaled(t, x, output_(t, attended, {.joins_residual = true}),
+                                {.factor = *attention_gate_});
+  return add_scaled(t, middle, mlp(middle, {.last = true, .joins_residual = true}),
+                    {.factor = *mlp_gate_, .last = true});
 }
 
 // Where everything goes, on the device.
@@ -118,7 +121,8 @@ struct VisionEmbedding::Rows {
 };
 
 VisionEmbedding::VisionEmbedding(nn::Builder& b, const std::string& name, const VisionConfig& c)
-    : config_(c),
+    : name_(name + ".patch_embedding"),
+      config_(c),
       patch_(b, name + ".patch_embedding", {c.channels, c.patch_columns(), false},
              LinearKind::other, {c.channels, c.in_channels, c.patch_size, c.patch_size}),
       class_1C_(b.dense({name + ".class_embedding", {c.channels}, TensorRole::embedding},
@@ -166,7 +170,7 @@ Var VisionEmbedding::embed(Tape& t, const Var& pixels, const Rows& rows) const {
     t.backend().fill(zero, 0);
     t.backend().scatter_rows(zero, rows.pads, y.value);
   }
-  return y;
+  return convert(t, y, nn::residual_type(y.value.dtype));
 }
 
 StepVar VisionEmbedding::forward(SegmentTape& tape, const Tensor& pixels,
@@ -205,12 +209,13 @@ StepVar VisionEmbedding::forward(SegmentTape& tape, const Tensor& pixels,
   rows.position = upload_indices(tape, position);
   rows.tile_position = upload_indices(tape, tile_position);
   rows.is_patch = upload_factors(tape, is_patch, class_1C_.dtype);
-  return tape.run({tape.input(pixels)},
+  return tape.run(name_, {tape.input(pixels)},
                   [this, rows](Tape& t, std::span<const Var> in) { return embed(t, in[0], rows); });
 }
 
 VisionTower::VisionTower(nn::Builder& b, const std::string& name, const VisionConfig& c)
-    : config_(c),
+    : name_(name),
+      config_(c),
       embedding_(b, name, c),
       norm_([&] {
         for (std::int64_t i = 0; i < c.layers; ++i) {
@@ -236,8 +241,9 @@ StepVar VisionTower::local(SegmentTape& tape, StepVar x, const std::vector<Atten
   };
   for (std::size_t layer = 0; layer < local_.size(); ++layer) {
     if (config_.features == VisionFeatures::block_input) keep(layer);
-    x = tape.run({x}, [block = &local_[layer], parts](Tape& t, std::span<const Var> in) {
-      return block->forward(t, in[0], parts);
+    const VisionBlock& block = local_[layer];
+    x = tape.run(block.name(), {x}, [&block, parts](Tape& t, std::span<const Var> in) {
+      return block.forward(t, in[0], parts);
     });
     if (config_.features == VisionFeatures::block_output) keep(layer);
   }
@@ -257,10 +263,12 @@ StepVar VisionTower::between(SegmentTape& tape, const StepVar& x,
     }
   }
   const Tensor rows = upload_indices(tape, entries);
-  return tape.run({x}, [this, rows](Tape& t, std::span<const Var> in) {
-    const Tensor tile = t.allocate(in[0].value.shape, in[0].value.dtype);
+  return tape.run(name_ + ".layernorm_post", {x}, [this, rows](Tape& t, std::span<const Var> in) {
+    const DType type = in[0].value.dtype;
+    const Tensor tile = t.allocate(in[0].value.shape, post_tile_MC_.dtype);
     t.backend().gather_rows(post_tile_MC_, rows, tile);
-    return add_scaled(t, norm_(t, in[0]), t.input(tile), {.factor = post_tile_gate_, .last = true});
+    return add_scaled(t, convert(t, norm_(t, in[0]), type), convert(t, t.input(tile), type),
+                      {.factor = post_tile_gate_, .last = true});
   });
 }
 
@@ -277,18 +285,21 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input,
   // picture (cross_layout), and padding is 28 rows of 6,432, whose keys and values its tokens
   // attend to.
   for (const VisionBlock& block : global_) {
-    x = tape.run({x}, [&block, parts](Tape& t, std::span<const Var> in) {
+    x = tape.run(block.name(), {x}, [&block, parts](Tape& t, std::span<const Var> in) {
       return block.forward(t, in[0], parts);
     });
   }
   const Tensor rows = upload_indices(tape, key_rows);
   features.insert(features.begin(), x);
-  return tape.run(features, [rows, &projector](Tape& t, std::span<const Var> in) {
-    std::vector<Var> chosen;
-    for (const Var& v : in) chosen.push_back(gather_rows(t, v, rows));
-    const Var joined = join_interleaved(t, chosen.front(), std::span(chosen).subspan(1));
-    return projector(t, joined, {.last = true});
-  });
+  return tape.run("model.multi_modal_projector", features,
+                  [rows, &projector, compute](Tape& t, std::span<const Var> in) {
+                    std::vector<Var> chosen;
+                    for (const Var& v : in)
+                      chosen.push_back(convert(t, gather_rows(t, v, rows), compute));
+                    const Var joined =
+                        join_interleaved(t, chosen.front(), std::span(chosen).subspan(1));
+                    return projector(t, joined, {.last = true});
+                  });
 }
 
 }  // namespace medvqa::models::mllama

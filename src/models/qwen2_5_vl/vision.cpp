@@ -89,7 +89,8 @@ WindowOrder window_order(const std::vector<PatchGrid>& grids, std::int64_t windo
 }
 
 VisionBlock::VisionBlock(nn::Builder& b, const std::string& name, const qwen2_vl::VisionConfig& c)
-    : norm1_(b, name + ".norm1", c.channels, qwen2_vl::kVisionEps),
+    : name_(name),
+      norm1_(b, name + ".norm1", c.channels, qwen2_vl::kVisionEps),
       norm2_(b, name + ".norm2", c.channels, qwen2_vl::kVisionEps),
       attention_(b, name + ".attn", c),
       feed_forward_(b, name + ".mlp", c.channels, c.feed_forward, true,
@@ -102,7 +103,8 @@ Var VisionBlock::forward(Tape& t, const Var& x, const autograd::RotaryAngles& an
 }
 
 VisionTower::VisionTower(nn::Builder& b, const std::string& name, const Config& c)
-    : config_(c),
+    : name_(name),
+      config_(c),
       patch_embedding_(qwen2_vl::patch_embedding(b, name + ".patch_embed.proj", c.vision)),
       norm_([&] {
         for (std::int64_t i = 0; i < c.vision.depth; ++i) {
@@ -127,22 +129,24 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
   const Tensor to_windows = upload_indices(tape, patches);
   const Tensor to_images = upload_indices(tape, inverse(order.merged));
   const Tensor pixels = upload_patches(tape, input, c.patch_columns(), compute);
-  StepVar x = tape.run({tape.input(pixels)}, [this, to_windows](Tape& t, std::span<const Var> in) {
-    return gather_rows(t, patch_embedding_(t, in[0]), to_windows);
-  });
+  StepVar x = tape.run(name_ + ".patch_embed", {tape.input(pixels)},
+                       [this, to_windows](Tape& t, std::span<const Var> in) {
+                         return gather_rows(t, patch_embedding_(t, in[0], {.joins_residual = true}),
+                                            to_windows);
+                       });
   for (std::size_t i = 0; i < blocks_.size(); ++i) {
     const VisionBlock& block = blocks_[i];
     const Segments seen = config_.windowed[i] ? windows : frames;
-    x = tape.run({x}, [&block, angles, seen](Tape& t, std::span<const Var> in) {
+    x = tape.run(block.name(), {x}, [&block, angles, seen](Tape& t, std::span<const Var> in) {
       return block.forward(t, in[0], angles, seen);
     });
   }
-  x = tape.run({x}, [this](Tape& t, std::span<const Var> in) {
+  x = tape.run(merger_.name(), {x}, [this](Tape& t, std::span<const Var> in) {
     return merger_.forward(t, norm_(t, in[0]));
   });
-  return tape.run({x}, [to_images](Tape& t, std::span<const Var> in) {
-    return gather_rows(t, in[0], to_images);
-  });
+  return tape.run(
+      merger_.name() + ", in reading order", {x},
+      [to_images](Tape& t, std::span<const Var> in) { return gather_rows(t, in[0], to_images); });
 }
 
 }  // namespace medvqa::models::qwen2_5_vl

@@ -34,9 +34,7 @@ Qwen2Vl::Qwen2Vl(const Config& c, std::unique_ptr<ImageTower> vision, nn::Builde
 }
 
 StepVar Qwen2Vl::embed(SegmentTape& tape, const PackedInput& input) const {
-  const Tensor ids = upload(tape, std::span<const std::int32_t>(input.ids), {input.tokens()});
-  const Tensor text = tape.step_arena().allocate({input.tokens(), config_.text.channels}, compute_);
-  tape.backend().gather_rows(embedding_VC_, ids, text);
+  const Tensor text = models::embed(tape, embedding_VC_, input.ids);
   if (input.grids.empty()) return tape.input(text);
 
   std::vector<std::int32_t> rows;
@@ -46,9 +44,10 @@ StepVar Qwen2Vl::embed(SegmentTape& tape, const PackedInput& input) const {
   const Tensor image_rows =
       upload(tape, std::span<const std::int32_t>(rows), {static_cast<std::int64_t>(rows.size())});
   const StepVar features = vision_->forward(tape, input, compute_);
-  return tape.run({features}, [text, image_rows](Tape& t, std::span<const Var> in) {
-    return splice(t, text, in[0], image_rows);
-  });
+  return tape.run("model.language_model.embed_tokens, with image features", {features},
+                  [text, image_rows](Tape& t, std::span<const Var> in) {
+                    return splice(t, text, in[0], image_rows);
+                  });
 }
 
 StepVar Qwen2Vl::forward(SegmentTape& tape, const PackedInput& input) const {
@@ -63,7 +62,7 @@ StepVar Qwen2Vl::forward(SegmentTape& tape, const PackedInput& input) const {
   const auto samples = segments(tape, input.cu_seqlens);
   StepVar x = embed(tape, input);
   for (const DecoderBlock& block : blocks_) {
-    x = tape.run({x}, [&block, angles, samples](Tape& t, std::span<const Var> in) {
+    x = tape.run(block.name(), {x}, [&block, angles, samples](Tape& t, std::span<const Var> in) {
       return block.forward(t, in[0], angles, samples);
     });
   }

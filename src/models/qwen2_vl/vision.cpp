@@ -82,7 +82,8 @@ Var VisionAttention::operator()(Tape& t, const Var& normed, const Var& x,
 }
 
 VisionBlock::VisionBlock(nn::Builder& b, const std::string& name, const VisionConfig& c)
-    : norm1_(b, name + ".norm1", c.channels, kVisionEps),
+    : name_(name),
+      norm1_(b, name + ".norm1", c.channels, kVisionEps),
       norm2_(b, name + ".norm2", c.channels, kVisionEps),
       attention_(b, name + ".attn", c),
       fc1_(b, name + ".mlp.fc1", {c.feed_forward, c.channels, true}, LinearKind::vision_mlp),
@@ -97,18 +98,20 @@ Var VisionBlock::forward(Tape& t, const Var& x, const autograd::RotaryAngles& an
 
 Merger::Merger(nn::Builder& b, const std::string& name, const VisionConfig& c,
                std::int64_t out_channels)
-    : wide_(c.channels * c.merge_size * c.merge_size),
+    : name_(name),
+      wide_(c.channels * c.merge_size * c.merge_size),
       first_(b, name + ".mlp.0", {wide_, wide_, true}, LinearKind::other),
       second_(b, name + ".mlp.2", {out_channels, wide_, true}, LinearKind::other) {}
 
 Var Merger::forward(Tape& t, const Var& normed) const {
   const Var blocks = t.view(normed, {normed.value.elements() / wide_, wide_});
   const Var wide = first_(t, blocks, {.activation = ops::Activation::gelu_erf});
-  return second_(t, wide, {.last = true});
+  return second_(t, wide, {.last = true, .joins_residual = true});
 }
 
 VisionTower::VisionTower(nn::Builder& b, const std::string& name, const Config& c)
-    : config_(c.vision),
+    : name_(name),
+      config_(c.vision),
       patch_embedding_(patch_embedding(b, name + ".patch_embed.proj", c.vision)),
       norm_([&] {
         for (std::int64_t i = 0; i < c.vision.depth; ++i) {
@@ -123,15 +126,16 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
   const auto frames = segments(tape, frame_boundaries(input.grids));
 
   const Tensor pixels = upload_patches(tape, input, config_.patch_columns(), compute);
-  StepVar x = tape.run({tape.input(pixels)}, [this](Tape& t, std::span<const Var> in) {
-    return patch_embedding_(t, in[0]);
-  });
+  StepVar x = tape.run(name_ + ".patch_embed", {tape.input(pixels)},
+                       [this](Tape& t, std::span<const Var> in) {
+                         return patch_embedding_(t, in[0], {.joins_residual = true});
+                       });
   for (const VisionBlock& block : blocks_) {
-    x = tape.run({x}, [&block, angles, frames](Tape& t, std::span<const Var> in) {
+    x = tape.run(block.name(), {x}, [&block, angles, frames](Tape& t, std::span<const Var> in) {
       return block.forward(t, in[0], angles, frames);
     });
   }
-  return tape.run({x}, [this](Tape& t, std::span<const Var> in) {
+  return tape.run(merger_.name(), {x}, [this](Tape& t, std::span<const Var> in) {
     return merger_.forward(t, norm_(t, in[0]));
   });
 }

@@ -29,7 +29,6 @@ class Llama final : public Model {
 
  private:
   Config config_;
-  DType compute_;
   Tensor embedding_VC_;
   std::vector<DecoderBlock> blocks_;
   nn::RmsNorm norm_;

@@ -23,8 +23,10 @@ class CrossBlock {
   CrossBlock(nn::Builder& builder, const std::string& name, const DecoderShape& shape);
   autograd::Var forward(autograd::Tape& t, const autograd::Var& x_TC,
                         const autograd::Var& states_SC, const CrossRows& rows) const;
+  const std::string& name() const { return name_; }
 
  private:
+  std::string name_;
   DecoderShape shape_;
   nn::RmsNorm attention_norm_, mlp_norm_;
   nn::Linear query_, key_, value_, output_;

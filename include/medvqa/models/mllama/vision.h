@@ -23,8 +23,10 @@ class VisionBlock {
               bool gated);
   autograd::Var forward(autograd::Tape& t, const autograd::Var& x_TC,
                         std::span<const autograd::AttentionPart> parts) const;
+  const std::string& name() const { return name_; }
 
  private:
+  std::string name_;
   VisionConfig config_;
   nn::LayerNorm norm1_, norm2_;
   nn::Linear query_, key_, value_, output_, fc1_, fc2_;
@@ -38,6 +40,7 @@ class VisionEmbedding {
   // [images * rows_of_an_image, C]; padding is zero.
   autograd::StepVar forward(autograd::SegmentTape& tape, const Tensor& pixels_PK,
                             const std::vector<ImageRows>& images) const;
+  const std::string& name() const { return name_; }
 
  private:
   struct Rows;
@@ -45,6 +48,7 @@ class VisionEmbedding {
   void add_table(autograd::Tape& t, const Tensor& table, const Tensor& rows, double factor,
                  const Tensor& scale, const Tensor& x) const;
 
+  std::string name_;
   VisionConfig config_;
   nn::Linear patch_;
   Tensor class_1C_;
@@ -75,6 +79,7 @@ class VisionTower {
   autograd::StepVar between(autograd::SegmentTape& tape, const autograd::StepVar& x,
                             const std::vector<ImageRows>& images) const;
 
+  std::string name_;
   VisionConfig config_;
   VisionEmbedding embedding_;
   std::vector<VisionBlock> local_, global_;

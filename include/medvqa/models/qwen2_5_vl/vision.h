@@ -18,8 +18,10 @@ class VisionBlock {
   autograd::Var forward(autograd::Tape& t, const autograd::Var& x_PC,
                         const autograd::RotaryAngles& angles,
                         const autograd::Segments& windows) const;
+  const std::string& name() const { return name_; }
 
  private:
+  std::string name_;
   nn::RmsNorm norm1_, norm2_;
   qwen2_vl::VisionAttention attention_;
   FeedForward feed_forward_;
@@ -32,6 +34,7 @@ class VisionTower final : public qwen2_vl::ImageTower {
                             DType compute) const override;
 
  private:
+  std::string name_;
   Config config_;
   nn::Linear patch_embedding_;
   std::vector<VisionBlock> blocks_;

@@ -43,21 +43,26 @@ class VisionBlock {
   autograd::Var forward(autograd::Tape& t, const autograd::Var& x_PC,
                         const autograd::RotaryAngles& angles,
                         const autograd::Segments& frames) const;
+  const std::string& name() const { return name_; }
 
  private:
+  std::string name_;
   nn::LayerNorm norm1_, norm2_;
   VisionAttention attention_;
   nn::Linear fc1_, fc2_;
 };
 
-// Four neighbouring patches, normalised, become one token of the language model's width.
+// Four neighbouring patches, normalised, become one token of the language model's width, in the
+// type of its residual stream.
 class Merger {
  public:
   Merger(nn::Builder& builder, const std::string& name, const VisionConfig& config,
          std::int64_t out_channels);
   autograd::Var forward(autograd::Tape& t, const autograd::Var& normed_PC) const;
+  const std::string& name() const { return name_; }
 
  private:
+  std::string name_;
   std::int64_t wide_;
   nn::Linear first_, second_;
 };
@@ -69,6 +74,7 @@ class VisionTower final : public ImageTower {
                             DType compute) const override;
 
  private:
+  std::string name_;
   VisionConfig config_;
   nn::Linear patch_embedding_;
   std::vector<VisionBlock> blocks_;
