@@ -156,6 +156,7 @@ if stage build-cpu build cpu; then
   fi
 fi
 stage kernel-table-self-test python3 scripts/kernel_table.py --self-test
+stage gpu-check-self-test python3 scripts/gpu_check_cases.py
 stage build-cuda build_cuda
 [ $clang = no ] || stage build-clang build cpu-clang
 if [ $asan = yes ] && stage build-asan build cpu-asan; then
