@@ -153,17 +153,27 @@ def compile_commands(build: Path) -> dict[str, list[str]]:
     return commands
 
 
-def sources_hash() -> str:
-    digest = hashlib.sha256()
-    for folder in ("kernels/cuda", "include/medvqa"):
-        for file in sorted((ROOT / folder).rglob("*.*")):
-            digest.update(file.read_bytes())
+def sources_hash(command: list[str], file: Path) -> str:
+    """Of a file and all files of the tree that it includes, however deep."""
+    folders = [Path(w[2:]) for w in command if w.startswith("-I")]
+    digest, seen, todo = hashlib.sha256(), set(), [file]
+    while todo:
+        source = todo.pop()
+        if source in seen:
+            continue
+        seen.add(source)
+        text = source.read_bytes()
+        digest.update(text)
+        for name in re.findall(rb'^\s*#include "(.*?)"', text, re.M):
+            places = [folder / name.decode() for folder in [source.parent, *folders]]
+            todo += [place.resolve() for place in places if place.is_file()][:1]
     return digest.hexdigest()
 
 
 def compiled(command: list[str], stem: str, architecture: int, kept: Path) -> list[Usage]:
     """The kernels of one file; from `kept` where nothing has changed."""
-    key = hashlib.sha256((sources_hash() + shlex.join(command)).encode()).hexdigest()
+    source = Path(next(w for w in command if w.endswith(".cu")))
+    key = hashlib.sha256((sources_hash(command, source) + shlex.join(command)).encode()).hexdigest()
     file = kept / f"{stem}.{architecture}.json"
     if file.is_file():
         known = json.loads(file.read_text(encoding="utf-8"))
