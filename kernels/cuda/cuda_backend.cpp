@@ -12,6 +12,8 @@ CudaBackend::CudaBackend(int device)
       traits_(products_->traits()) {
   traits_.name = limits_.name;
   traits_.attention_on_chip = true;
+  traits_.nf4_product_rows = 64;
+  traits_.compute = limits_.architecture >= 80 ? DType::bf16 : DType::f16;
 }
 
 CudaBackend::~CudaBackend() {
@@ -21,6 +23,25 @@ CudaBackend::~CudaBackend() {
 
 std::shared_ptr<void> CudaBackend::allocate_memory(std::size_t bytes) {
   return allocate_device_memory(bytes);
+}
+
+int CudaBackend::devices() {
+  return device_count();
+}
+
+std::string CudaBackend::version() {
+  return device_software() + ", " + Products::version();
+}
+
+std::optional<std::size_t> CudaBackend::free_memory() const {
+  return free_device_memory();
+}
+
+void CudaBackend::do_wait() noexcept {
+  try {
+    synchronise(stream_);
+  } catch (const DeviceError&) {  // stays with the device until it is asked again
+  }
 }
 
 void CudaBackend::do_upload(const void* host, const Tensor& dst) {

@@ -34,6 +34,7 @@ StepVar SegmentTape::input(const Tensor& value) {
 
 TapeOptions SegmentTape::tape_options(Mode mode) const {
   return {.mode = mode,
+          .inference = !options_.training,
           .keep_weights = options_.keep_weights,
           .attention = nullptr,
           .attention_arena = &memory_.step,

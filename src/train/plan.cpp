@@ -43,10 +43,12 @@ Device cuda_device(const std::string& name, std::size_t memory, DType compute) {
   Device d;
   d.name = name;
   d.capacity = memory > kCudaContext ? memory - kCudaContext : 0;
-  d.compute = compute;
+  d.usable = d.capacity;
   d.built_in = false;
   d.traits.name = name;
   d.traits.gemm_workspace = kCudaWorkspace;
+  d.traits.attention_on_chip = true;
+  d.traits.compute = compute;
   return d;
 }
 
@@ -136,8 +138,8 @@ Device find_device(const std::string& name, const Config& config) {
   if (name.empty()) {
     const auto backend = make_backend(config.device);
     return {.name = backend->traits().name,
-            .capacity = available_memory(),
-            .compute = auto_compute(),
+            .capacity = available_memory(*backend),
+            .usable = usable_memory(*backend),
             .built_in = true,
             .traits = backend->traits()};
   }
@@ -156,12 +158,9 @@ Device find_device(const std::string& name, const Config& config) {
 }
 
 Plan make_plan(const Config& config, const std::string& device) {
-  ModelInputs model = open_model(config, false);
   Plan plan;
   plan.device = find_device(device, config);
-  if (config.model.compute == "auto" && !plan.device.built_in) {
-    model.settings.compute = plan.device.compute;
-  }
+  const ModelInputs model = open_model(config, false, plan.device.traits);
   plan.compute = model.settings.compute;
   PlannedWork work;
   const auto objective = make_objective(config.data);
@@ -175,9 +174,8 @@ Plan make_plan(const Config& config, const std::string& device) {
     const MemoryPlan m = plan_memory(plan.device.traits, model, {.recompute = r}, work);
     plan.policies.emplace_back(r, m.sizes.total() + plan.host);
   }
-  // On this machine as `train` chooses: it leaves some to the system.
-  const std::size_t usable = plan.device.built_in ? usable_memory() : plan.device.capacity;
-  plan.memory = choose_policy(plan.device.traits, model, config.train.recompute, usable, work);
+  plan.memory =
+      choose_policy(plan.device.traits, model, config.train.recompute, plan.device.usable, work);
   plan.tokens = worst.input.tokens() / worst.input.samples();
   plan.patches = worst.input.patch_rows / worst.input.samples();
   count_operations(model, config, worst, plan);
@@ -272,7 +270,7 @@ std::vector<std::string> changes_that_fit(const Config& config, const std::strin
   }
   const std::string& compute = config.model.compute;
   if (compute == "f32" ||
-      (compute == "auto" && find_device(device, config).compute == DType::f32)) {
+      (compute == "auto" && find_device(device, config).traits.compute == DType::f32)) {
     add("model.compute=\"bf16\"", [](Config& c) { c.model.compute = "bf16"; });
   }
   if (config.model.quantization != "nf4") {

@@ -13,7 +13,7 @@ namespace medvqa::train {
 Session::Session(const Config& config, Purpose purpose)
     : config_(config),
       backend_(make_backend(config.device)),
-      model_(open_model(config, true)),
+      model_(open_model(config, true, backend_->traits())),
       data_(open_data(config, model_)) {
   std::vector<std::int64_t> lengths;
   for (const data::Example& e : data_.train.examples) {
@@ -55,17 +55,18 @@ void Session::plan(Purpose purpose) {
     work.logits.push_back(
         dry_micro_batch(*data_.processor, data_.train, steps_.back().micro_batches.front()));
   }
-  memory_ =
-      choose_policy(backend_->traits(), model_, config_.train.recompute, usable_memory(), work);
+  memory_ = choose_policy(backend_->traits(), model_, config_.train.recompute,
+                          usable_memory(*backend_), work);
   model_.settings.dequantize = memory_.policy.dequantize;
-  if (memory_.sizes.total() > available_memory()) {
+  const std::size_t available = available_memory(*backend_);
+  if (memory_.sizes.total() > available) {
     const std::vector<std::string> changes = changes_that_fit(config_, "");
     throw UserError(
         ExitCode::memory,
         fmt::format(
-            "the run needs {} bytes and the machine has {} left; what would make it fit: "
+            "the run needs {} bytes and {} has {} left; what would make it fit: "
             "{}; see medvqa plan",
-            memory_.sizes.total(), available_memory(),
+            memory_.sizes.total(), memory_owner(*backend_), available,
             changes.empty() ? "a larger machine" : fmt::format("{}", fmt::join(changes, ", "))));
   }
 }

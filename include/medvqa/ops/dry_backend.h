@@ -36,6 +36,9 @@ class DryBackend final : public Backend {
     for (const Gemm& p : group) count_.linear += operations(p);
   }
   void do_dequantize_nf4(const Nf4Weight&, const Tensor&) override {}
+  void do_nf4_product(const Nf4Product& p, const Tensor&) override {
+    count_.linear += operations(p);
+  }
   void do_quantize_nf4(const Tensor&, const Tensor&, const Tensor&) override {}
   void do_rms_norm(const RmsNorm&) override {}
   void do_rms_norm_backward(const RmsNormBackward&) override {}
