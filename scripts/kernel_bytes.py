@@ -20,6 +20,9 @@ ROWS = [
      "2.516", "a code, its block's absmax code, the absmax of 256 blocks; result once"),
     ("dequantize_nf4 to 16 bit", "weight", "1/2 + 4/64", "2", "2.563", "2.563", ""),
     ("quantize_nf4 from 16 bit", "weight", "2", "1/2 + 4/64", "2.563", "2.563", ""),
+    ("nf4_product, up to 64 rows", "weight", "1/2 + 1/64 + 4/16384", "0", "0.516", "0.516",
+     "rows of x and y besides: 2 rows/out and 2 rows/in a weight; x is read by every 16 outputs, "
+     "from L2"),
     ("rms_norm, layer_norm", "x", "2", "2", "4", "4",
      "a row stays in registers; weights, mean and inverse are shared by a row or a column"),
     ("... rows of more than 8192 channels", "x", "4", "2", "6", "4",

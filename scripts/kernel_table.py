@@ -26,7 +26,7 @@ import kernel_bytes
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "tests/bench/KERNELS.md"
 # Kernels of these files may not spill on these architectures.
-WITHOUT_SPILLS = re.compile(r"^(attention|attention_backward|nf4)$")
+WITHOUT_SPILLS = re.compile(r"^(attention|attention_backward|nf4|nf4_product)$")
 CHECKED = (80, 90)
 
 
@@ -173,7 +173,8 @@ def sources_hash(command: list[str], file: Path) -> str:
 def compiled(command: list[str], stem: str, architecture: int, kept: Path) -> list[Usage]:
     """The kernels of one file; from `kept` where nothing has changed."""
     source = Path(next(w for w in command if w.endswith(".cu")))
-    key = hashlib.sha256((sources_hash(command, source) + shlex.join(command)).encode()).hexdigest()
+    options = shlex.join(w for w in command if not w.startswith("-DMEDVQA_CUDA_BUILT_FOR"))
+    key = hashlib.sha256((sources_hash(command, source) + options).encode()).hexdigest()
     file = kept / f"{stem}.{architecture}.json"
     if file.is_file():
         known = json.loads(file.read_text(encoding="utf-8"))
