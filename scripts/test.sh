@@ -88,6 +88,21 @@ check_tidy() {
 
 build() { cmake --preset "$1" && cmake --build --preset "$1" --parallel "$cores"; }
 
+# The CUDA build for one architecture: the kernels, the program and the kernels' tests, linked but
+# not run; and what ptxas spills. In two minutes where ccache has the host's objects.
+build_cuda() {
+  local nvcc
+  if ! nvcc=$(PATH=$PATH:$PWD/.cuda/toolkit/bin:/usr/local/cuda/bin command -v nvcc); then
+    echo "skipped: no nvcc (scripts/install_cuda.sh brings one)"
+    echo "0 passed, 0 failed, 1 skipped"
+    return 0
+  fi
+  cmake --preset cuda -B build/cuda-ci -DCMAKE_CUDA_COMPILER="$nvcc" \
+    -DMEDVQA_CUDA_ARCHITECTURES=90-real &&
+    cmake --build build/cuda-ci --parallel "$cores" --target medvqa test_kernels_cuda &&
+    python3 scripts/kernel_table.py --check --build build/cuda-ci --jobs "$cores"
+}
+
 suite() {
   rm -f "$PWD/build/$1/tests.xml"
   ctest --preset "$1" -j 2 --no-tests=error --output-junit "$PWD/build/$1/tests.xml" \
@@ -142,6 +157,9 @@ if stage build-cpu build cpu; then
       --driver build/cpu/tests/drivers/medvqa_model_driver
   fi
 fi
+stage kernel-table-self-test python3 scripts/kernel_table.py --self-test
+stage gpu-check-self-test python3 scripts/gpu_check_cases.py
+stage build-cuda build_cuda
 [ $clang = no ] || stage build-clang build cpu-clang
 if [ $asan = yes ] && stage build-asan build cpu-asan; then
   export UBSAN_OPTIONS=print_stacktrace=1

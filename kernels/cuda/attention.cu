@@ -38,7 +38,7 @@ __device__ float log_sum(float top, float sum, float factor) {
 }
 
 template <class T, int kColumns>
-__global__ void __launch_bounds__(scalar::kThreads)
+__global__ void __launch_bounds__(scalar::kThreads, 3)
     attention_scalar_kernel(AttentionArguments<T> p, Heads<T> y_THD) {
   using namespace scalar;
   __shared__ Square a, b;

@@ -6,8 +6,12 @@
 
 namespace medvqa::cuda::scalar {
 
+// Blocks a multiprocessor's registers must hold. Left to itself, ptxas aims at four blocks of the
+// narrow dq kernel on sm_80, and spills; so it does at three.
+constexpr int kDqBlocksAtOnce = 2;
+
 template <class T, int kColumns>
-__global__ void __launch_bounds__(kThreads)
+__global__ void __launch_bounds__(kThreads, kDqBlocksAtOnce)
     attention_dq_scalar_kernel(BackwardArguments<T> b, HeadGradient<T> dq_THD) {
   __shared__ Square left, right;
   __shared__ Wide<kColumns> columns;

@@ -1,0 +1,31 @@
+# Which CUDA compiler there is, and whether MEDVQA_CUDA = AUTO means yes: the compiler given, nvcc
+# in PATH, in .cuda (scripts/install_cuda.sh), or in NVIDIA's own place.
+
+macro(medvqa_find_cuda)
+  if(MEDVQA_CUDA AND NOT CMAKE_CUDA_COMPILER AND NOT DEFINED ENV{CUDACXX})
+    find_program(MEDVQA_NVCC nvcc PATHS ${CUDAToolkit_ROOT}/bin ENV CUDA_PATH
+                 ${PROJECT_SOURCE_DIR}/.cuda/toolkit/bin /usr/local/cuda/bin)
+    if(MEDVQA_NVCC)
+      set(CMAKE_CUDA_COMPILER ${MEDVQA_NVCC} CACHE FILEPATH "CUDA compiler")
+    endif()
+  endif()
+  if(MEDVQA_CUDA STREQUAL "AUTO")
+    include(CheckLanguage)
+    check_language(CUDA)
+    if(CMAKE_CUDA_COMPILER)
+      message(STATUS "CUDA: ${CMAKE_CUDA_COMPILER}")
+      set(MEDVQA_CUDA ON)
+    else()
+      message(STATUS "CUDA: no nvcc found, building for the CPU only "
+                     "(scripts/install_cuda.sh brings one)")
+      set(MEDVQA_CUDA OFF)
+    endif()
+  endif()
+  if(MEDVQA_CUDA)
+    # Programs that are installed find CUDA's libraries, and what those need, beside them
+    # (scripts/make_bundle.sh) or where they were built from. Only DT_RPATH holds for both.
+    set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
+    set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+    add_link_options(-Wl,--disable-new-dtags)
+  endif()
+endmacro()

@@ -1,0 +1,131 @@
+#!/usr/bin/env python3
+"""gpu_check.sh against programs that only pretend: what it must find, and what it must let pass.
+
+A folder of stand-ins for the build, nvidia-smi first in PATH. Ends in `N passed, N failed`."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+SCRIPT = Path(__file__).resolve().parent / "gpu_check.sh"
+
+# Losses on the CPU are LOSS; on cuda HERE. DOCTOR is doctor's exit code.
+MEDVQA = r"""#!/usr/bin/env python3
+import json, os, pathlib, sys, time
+verb, words = sys.argv[1], sys.argv[2:]
+if verb == "doctor":
+    print(json.dumps({"devices": [{"device": "cuda", "name": "Stand-in 9000"}]}, indent=2))
+    sys.exit(int(os.environ.get("DOCTOR", 0)))
+if verb == "--version":
+    print("medvqa 0.0.0 (\"quoted\")")
+if verb in ("init", "data"):
+    pathlib.Path(words[words.index("--out") + 1]).mkdir(parents=True)
+if verb == "train":
+    settings = dict(w.split("=", 1) for w in words if "=" in w)
+    output = pathlib.Path(settings["output"])
+    output.mkdir(parents=True)
+    last = [w for w in words if w.startswith("device=")][-1]
+    loss = float(os.environ["HERE"] if last == "device=cuda" else os.environ["LOSS"])
+    lines = [{"step": i + 1, "loss": loss + i, "seconds": 0.5}
+             for i in range(int(settings["train.max_steps"]))]
+    (output / "metrics.jsonl").write_text("".join(json.dumps(l) + "\n" for l in lines))
+    print("memory MiB: weights 5.0, total 100.5; recompute none", flush=True)
+    seen = pathlib.Path(os.environ["SEEN"])
+    seen.touch()
+    time.sleep(0.3)
+    seen.unlink()
+"""
+BENCH = r"""#!/usr/bin/env python3
+import json, os, sys
+cases = [{"name": n, "of_ceiling": p} for n, p in (("copy", 1.0), ("attention", 0.1),
+         ("nf4 dequantise", float(os.environ["NF4"])), ("linear 1 x 1", 0.9))]
+open(sys.argv[sys.argv.index("--json") + 1], "w").write(json.dumps({"cases": cases}, indent=2))
+"""
+TESTS = '#!/bin/sh\n[ "$MEDVQA_REQUIRE_BACKEND" = cuda ] || exit 5\nexit ${TESTS:-0}\n'
+# Device memory goes up while a training is there, which makes a file.
+SMI = r"""#!/bin/sh
+case $1 in -L) echo "GPU 0"; exit ${SMI:-0} ;; esac
+if [ -f "$SEEN" ]; then echo "$MEMORY"; else echo 50; fi
+"""
+GOOD = {"HERE": "2.0", "LOSS": "2.0001", "NF4": "0.86", "MEMORY": "160"}
+
+
+def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, dict], str]:
+    """Exit code, cases by name, and all text."""
+    out = folder / "out"
+    subprocess.run(["rm", "-rf", str(out), str(folder / "seen")], check=True)
+    done = subprocess.run(
+        [str(SCRIPT), "--build", str(folder), "--out", str(out), *arguments], text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        env=os.environ | GOOD | environment | {"SEEN": str(folder / "seen"),
+                                               "PATH": f"{folder}/path:{os.environ['PATH']}"})
+    file = out / "gpu_check.json"
+    cases = json.loads(file.read_text())["cases"] if file.is_file() else []
+    return done.returncode, {c["name"]: c for c in cases}, done.stdout
+
+
+def stand_ins(folder: Path) -> None:
+    for name, text in {"medvqa": MEDVQA, "tests/kernels_bench_cuda": BENCH, "path/nvidia-smi": SMI,
+                       "tests/test_kernels_cuda": TESTS}.items():
+        file = folder / name
+        file.parent.mkdir(exist_ok=True)
+        file.write_text(text)
+        file.chmod(0o755)
+
+
+def cases(folder: Path) -> list[tuple[str, bool]]:
+    def result(name: str, *arguments: str, **environment: str) -> tuple[int, str, str]:
+        code, found, _ = run(folder, *arguments, **environment)
+        return code, found[name]["result"], found[name]["note"]
+
+    no_gpu, _, said = run(folder, SMI="1")
+    unknown, _, _ = run(folder, "--only", "doctor,nothing")
+    doctor = result("doctor", "--only", "doctor")
+    broken = result("doctor", "--only", "doctor", DOCTOR="9")
+    suite = result("tests test_kernels_cuda", "--only", "tests")
+    red = result("tests test_kernels_cuda", "--only", "tests", TESTS="1")
+    bench = result("bench", "--only", "bench")
+    slow = result("bench", "--only", "bench", NF4="0.84")
+    code, found, _ = run(folder, "--only", "configs,plan")
+    step, plan = found["step smoke"], found["plan smoke"]
+    above = result("plan smoke", "--only", "configs,plan", MEMORY="700")
+    agree = result("agreement smoke", "--only", "agreement")
+    differ = result("agreement smoke", "--only", "agreement", LOSS="2.01")
+    nothing = result("agreement smoke", "--only", "agreement", LOSS="nan")
+    return [
+        ("no GPU: 9 and one line", no_gpu == 9 and said.count("\n") == 1),
+        ("an unknown step: 2", unknown == 2),
+        ("doctor names the device", doctor == (0, "ok", "Stand-in 9000")),
+        ("doctor's failure is one", broken[:2] == (1, "FAILED")),
+        ("tests know what they must have", suite[:2] == (0, "ok")),
+        ("a red suite is a failure", red[:2] == (1, "FAILED")),
+        ("85 % are enough", bench[:2] == (0, "ok")),
+        ("84 % are not, and are named",
+         slow[:2] == (1, "FAILED") and "nf4 dequantise 84" in slow[2]),
+        ("all configurations take a step", code == 0 and len(found) >= 2 * 14),
+        ("a step says its loss", step["result"] == "ok" and '"loss": 2.0' in step["note"]),
+        ("peak within the plan", plan["note"] == "plan 100 MiB, peak 110 MiB"),
+        ("peak above the plan", above[:2] == (1, "FAILED")),
+        ("losses that agree", agree[:2] == (0, "ok") and agree[2].startswith("10 steps")),
+        ("losses that differ", differ[:2] == (1, "FAILED")),
+        ("a loss that is no number", nothing[:2] == (1, "FAILED")),
+    ]
+
+
+def main() -> int:
+    with tempfile.TemporaryDirectory() as name:
+        stand_ins(Path(name))
+        results = cases(Path(name))
+    for text, good in results:
+        if not good:
+            print(f"not so: {text}")
+    failed = sum(not good for _, good in results)
+    print(f"{len(results) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

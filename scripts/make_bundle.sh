@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Packs a CUDA build for another machine: programs, test programs, configurations, gpu_check.sh,
+# compute-sanitizer where there is one, and every shared library but the C library's and the
+# driver's. What is unpacked runs where it lies: tar xf medvqa-*.tar.gz && medvqa-*/gpu_check.sh
+#
+#   scripts/make_bundle.sh [--build FOLDER] [--out FILE]     default: build/cuda, build/medvqa-*.tar.gz
+set -euo pipefail
+source_tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+build=$source_tree/build/cuda file=""
+
+fail() {
+  echo "make_bundle: $*" >&2
+  exit 1
+}
+
+while [ $# -gt 0 ]; do
+  case $1 in
+    --build) build=${2:?--build needs a folder}; shift ;;
+    --out) file=${2:?--out needs a file}; shift ;;
+    -h | --help) sed -n '2,6p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    *) fail "unknown argument $1; see --help" ;;
+  esac
+  shift
+done
+
+# What belongs to the system: glibc and the loader, which must be one, and NVIDIA's driver.
+system='^(ld-linux.*|linux-vdso.*|lib(c|m|dl|rt|pthread|resolv|util)\.so.*|lib(cuda|nvidia.*)\.so.*)$'
+
+[ -f "$build/CMakeCache.txt" ] || fail "$build is no build folder; cmake --preset cuda makes one"
+cmake --build "$build" --target medvqa medvqa_bundle >/dev/null || fail "the build failed"
+stage=$(mktemp -d)
+trap 'rm -rf "$stage"' EXIT
+commit=$(git -C "$source_tree" describe --always --dirty 2>/dev/null || echo unknown)
+name=medvqa-$commit-$(uname -m)
+folder=$stage/$name
+for component in Unspecified bundle; do
+  cmake --install "$build" --prefix "$folder" --component $component --strip >/dev/null
+done
+
+mkdir -p "$folder/lib"
+for program in "$folder"/bin/*; do
+  [ ! -L "$program" ] || continue
+  while read -r library path; do
+    [[ ! $library =~ $system ]] || continue
+    [ -f "$path" ] || fail "$program needs $library, which is not here"
+    [ -f "$folder/lib/$library" ] || cp -L "$path" "$folder/lib/$library"
+    # Parts that cuDNN loads by itself.
+    [[ $library != libcudnn.so.* ]] || cp -nL "$(dirname "$path")"/libcudnn_*.so.* "$folder/lib/"
+  done < <(ldd "$program" | awk '$2 == "=>" { print $1, $3 }')
+done
+
+compiler=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
+toolkit=$(dirname "$(dirname "$(readlink -f "${compiler:-/none/none}")")")
+if [ -x "$toolkit/bin/compute-sanitizer" ]; then
+  mkdir -p "$folder/sanitizer/bin" "$folder/sanitizer/lib"
+  cp "$toolkit"/bin/{compute-sanitizer,libsanitizer-collection.so} "$folder/sanitizer/bin/"
+  cp "$toolkit"/lib/lib{Interceptor,TreeLauncher,sanitizer}*.so "$folder/sanitizer/lib/"
+fi
+cp "$source_tree/scripts/gpu_check.sh" "$source_tree/LICENSE" "$folder/"
+printf 'medvqa %s\nbuilt %s for CUDA architectures %s\n' "$commit" "$(date -u +%F)" \
+  "$(sed -n 's/^MEDVQA_CUDA_ARCHITECTURES:[A-Z]*=//p' "$build/CMakeCache.txt")" >"$folder/VERSION"
+
+file=${file:-$source_tree/build/$name.tar.gz}
+tar -C "$stage" -cf - "$name" | gzip -1 >"$file.part"
+mv "$file.part" "$file"
+echo "$file: $(du -h "$file" | cut -f1), $(find "$folder/lib" -type f | wc -l) libraries"
