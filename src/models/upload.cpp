@@ -36,15 +36,16 @@ autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
   return angles;
 }
 
-Tensor upload_patches(autograd::SegmentTape& tape, const PackedInput& input, std::int64_t columns,
-                      DType compute) {
+autograd::StepVar upload_patches(autograd::SegmentTape& tape, const PackedInput& input,
+                                 std::int64_t columns, DType compute) {
   const Shape shape{input.patch_rows, columns};
-  const Tensor pixels = tape.step_arena().allocate(shape, DType::f32);
+  autograd::StepVar patches = tape.input(shape, compute);
+  Arena::Scope scope(tape.block_arena());
+  const bool converts = compute != DType::f32;
+  const Tensor pixels = converts ? tape.block_arena().allocate(shape, DType::f32) : patches.value;
   tape.backend().upload(input.patches.data(), pixels.bytes(), pixels);
-  if (compute == DType::f32) return pixels;
-  const Tensor converted = tape.step_arena().allocate(shape, compute);
-  tape.backend().convert(pixels, converted);
-  return converted;
+  if (converts) tape.backend().convert(pixels, patches.value);
+  return patches;
 }
 
 Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factors, DType compute) {

@@ -28,8 +28,8 @@ autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
                                      std::span<const std::int32_t> axis);
 
 // The input's patches [P, columns] in the compute type.
-Tensor upload_patches(autograd::SegmentTape& tape, const PackedInput& input, std::int64_t columns,
-                      DType compute);
+autograd::StepVar upload_patches(autograd::SegmentTape& tape, const PackedInput& input,
+                                 std::int64_t columns, DType compute);
 
 // Factors of rows [T] for an operation in that compute type: f32, or f64 with f64.
 Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factors, DType compute);

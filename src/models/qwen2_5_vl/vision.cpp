@@ -2,6 +2,7 @@
 #include "medvqa/models/qwen2_5_vl/vision.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace medvqa::models::qwen2_5_vl {
 
@@ -126,8 +127,8 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
 
   const Tensor to_windows = upload_indices(tape, patches);
   const Tensor to_images = upload_indices(tape, inverse(order.merged));
-  const Tensor pixels = upload_patches(tape, input, c.patch_columns(), compute);
-  StepVar x = tape.run({tape.input(pixels)}, [this, to_windows](Tape& t, std::span<const Var> in) {
+  StepVar pixels = upload_patches(tape, input, c.patch_columns(), compute);
+  StepVar x = tape.run({std::move(pixels)}, [this, to_windows](Tape& t, std::span<const Var> in) {
     return gather_rows(t, patch_embedding_(t, in[0]), to_windows);
   });
   for (std::size_t i = 0; i < blocks_.size(); ++i) {

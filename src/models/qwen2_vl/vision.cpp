@@ -2,6 +2,7 @@
 #include "medvqa/models/qwen2_vl/vision.h"
 
 #include <cmath>
+#include <utility>
 
 #include "medvqa/models/frequencies.h"
 
@@ -122,8 +123,8 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
   const auto angles = patch_angles(tape, patch_positions(input.grids, config_.merge_size), config_);
   const auto frames = segments(tape, frame_boundaries(input.grids));
 
-  const Tensor pixels = upload_patches(tape, input, config_.patch_columns(), compute);
-  StepVar x = tape.run({tape.input(pixels)}, [this](Tape& t, std::span<const Var> in) {
+  StepVar pixels = upload_patches(tape, input, config_.patch_columns(), compute);
+  StepVar x = tape.run({std::move(pixels)}, [this](Tape& t, std::span<const Var> in) {
     return patch_embedding_(t, in[0]);
   });
   for (const VisionBlock& block : blocks_) {
