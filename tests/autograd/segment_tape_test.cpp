@@ -146,8 +146,7 @@ Outcome outcome(DType type, SegmentTape::Options options) {
   const Model m = real_model(d);
   run(d.backend(), d.memory(), m, options);
   EXPECT_EQ(d.step().used() + d.block().used() + d.scratch().used(), 0u);
-  Outcome o{{d.get(m.nll)}, d.step().peak(), d.block().peak(), d.scratch().peak(),
-            d.host().peak()};
+  Outcome o{{d.get(m.nll)}, d.step().peak(), d.block().peak(), d.scratch().peak(), d.host().peak()};
   for (const Parameter& p : m.parameters) o.values.push_back(d.get(p.grad));
   return o;
 }
@@ -205,8 +204,7 @@ TEST(SegmentTape, TheDryRunKnowsTheMemoryToTheByte) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
     for (const bool training : {true, false}) {
       for (const auto& [r, points] : kWays) {
-        const SegmentTape::Options options{
-            .recompute = r, .training = training, .points = points};
+        const SegmentTape::Options options{.recompute = r, .training = training, .points = points};
         const Outcome real = outcome(type, options);
         Arena tensors("tensors"), step("step"), block("block"), scratch("scratch");
         Arena host("host");
@@ -266,7 +264,6 @@ TEST(SegmentTape, GradientBuffersAreHandedOn) {
   constexpr std::size_t kValue = 64 * 4 * sizeof(float);
   for (const std::size_t length : {2u, 3u, 9u})
     EXPECT_EQ(chain_peak(length), (length + 1) * kValue);
-
 }
 
 // Points of two segments, and two gradients; without training a value and its successor.

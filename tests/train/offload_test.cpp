@@ -95,8 +95,8 @@ TEST_F(Offload, AnEmbeddingOnTheHostTakesNoDeviceMemory) {
     return plan_memory({}, model, {.embedding = place}, {}).sizes.weights;
   };
   const auto& text = model.config.at("text_config");
-  const std::size_t table =
-      (text.at("vocab_size").get<std::size_t>() + 8) * text.at("hidden_size").get<std::size_t>() * 2;
+  const std::size_t table = (text.at("vocab_size").get<std::size_t>() + 8) *
+                            text.at("hidden_size").get<std::size_t>() * 2;
   EXPECT_EQ(weights(ops::Place::device) - weights(ops::Place::host), table);
 }
 

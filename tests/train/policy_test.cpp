@@ -154,8 +154,7 @@ TEST_F(ShippedPlan, WhatFitsIsNotRecomputed) {
 }
 
 TEST_F(ShippedPlan, OffloadingCanBeForcedEitherWay) {
-  const Plan none =
-      plan("llama32_vqarad", "llama32-11b-vision", "t4", {"train.offload=none"});
+  const Plan none = plan("llama32_vqarad", "llama32-11b-vision", "t4", {"train.offload=none"});
   EXPECT_EQ(none.memory.policy.embedding, Place::device);
   EXPECT_EQ(none.memory.policy.points, Place::device);
   EXPECT_EQ(none.memory.sizes.host, 0u);
