@@ -63,7 +63,10 @@ class Offload : public ::testing::Test {
       }
       EXPECT_EQ(host.adapters, device.adapters) << what;
       EXPECT_GT(host.real.host, 0u);
-      EXPECT_LT(host.real.step, device.real.step) << what;
+      // The two blocks of tiny-llama have no more points than the device holds at a time.
+      if (preset != "tiny-llama") {
+        EXPECT_LT(host.real.step, device.real.step) << what;
+      }
       EXPECT_LE(host.real.weights, device.real.weights) << what;
       EXPECT_EQ(host.planned.host, host.real.host) << what;
       EXPECT_EQ(host.planned.step, host.real.step) << what;
