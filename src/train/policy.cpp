@@ -112,9 +112,9 @@ PolicyChoice choose_policy(const ops::DeviceTraits& device, const ModelInputs& m
                   .first->second;
     const MemoryPlan plan = plan_sample(device, model, p, sample);
     // An embedding that the head reads is on the device, whatever was asked for.
-    if (plan.policy.embedding == p.embedding || request.offload == Offload::all) {
-      choice.compared.push_back(plan);
-    }
+    const bool possible =
+        plan.policy.embedding == p.embedding && plan.sizes.host <= request.host_capacity;
+    if (possible || request.offload == Offload::all) choice.compared.push_back(plan);
   }
   std::vector<MemoryPlan> left = choice.compared;
   const auto in_full = [&](const MemoryPlan& sampled) {

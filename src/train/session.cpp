@@ -62,7 +62,8 @@ PlannedWork Session::planned_work(Purpose purpose, std::int64_t samples_per_pass
 void Session::plan(Purpose purpose) {
   const PolicyRequest request{.recompute = config_.train.recompute,
                               .offload = config_.train.offload,
-                              .batch_size = config_.train.batch_size};
+                              .batch_size = config_.train.batch_size,
+                              .host_capacity = available_memory() / 2};
   memory_ = choose_policy(backend_->traits(), model_, request, usable_memory(), [&](auto samples) {
               return planned_work(purpose, samples);
             }).plan;

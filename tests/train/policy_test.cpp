@@ -6,6 +6,7 @@
 #include <algorithm>
 #include <chrono>
 
+#include "medvqa/models/model.h"
 #include "medvqa/train/plan.h"
 #include "medvqa/train/random_checkpoint.h"
 #include "tests/train/train_test_support.h"
@@ -80,6 +81,32 @@ TEST(Passes, AreMicroBatchesInOrder) {
   EXPECT_EQ(in_passes(batches, 5), batches);
   EXPECT_EQ(in_passes(batches, 2), (Lists{{1, 2}, {3, 4}, {5}, {6}}));
   EXPECT_EQ(in_passes(batches, 1), (Lists{{1}, {2}, {3}, {4}, {5}, {6}}));
+}
+
+// What the host cannot spare stays on the device.
+TEST(ChoosePolicy, TakesNoMoreOfTheHostThanItHas) {
+  const TempFolder folder;
+  json c = fixture_config(folder);
+  c["train"]["recompute"] = "all";
+  const ModelInputs model = open_model(load(folder, c), false);
+  const auto work = [&](std::int64_t samples) {
+    PlannedWork w;
+    w.train.resize(1);
+    w.train[0].input = models::largest_input(model.config, 64, 12544, samples);
+    w.train[0].logit_rows = {0};
+    w.train[0].targets = {1};
+    return w;
+  };
+  const auto chosen = [&](std::size_t host_capacity) {
+    const PolicyRequest request{
+        .recompute = Recompute::all, .batch_size = 2, .host_capacity = host_capacity};
+    return choose_policy({.name = "t4", .own_memory = true}, model, request, kGiB, work).plan;
+  };
+  const MemoryPlan free = chosen(kGiB);
+  EXPECT_GT(free.sizes.host, 0u);
+  EXPECT_EQ(chosen(free.sizes.host).sizes.host, free.sizes.host);
+  EXPECT_LT(chosen(free.sizes.host - 1).sizes.host, free.sizes.host);
+  EXPECT_EQ(chosen(0).sizes.host, 0u);
 }
 
 class ShippedPlan : public ::testing::Test {

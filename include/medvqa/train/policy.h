@@ -2,6 +2,7 @@
 #pragma once
 
 #include <functional>
+#include <limits>
 #include <optional>
 #include <vector>
 
@@ -14,6 +15,8 @@ struct PolicyRequest {
   std::optional<autograd::Recompute> recompute = {};  // none: any
   Offload offload = Offload::automatic;
   std::int64_t batch_size = 1;  // samples of a micro-batch that may be run together
+  // Page-locked memory the host can spare; a policy of Offload::automatic takes no more.
+  std::size_t host_capacity = std::numeric_limits<std::size_t>::max();
 };
 
 // The work of a run whose passes have so many samples.
