@@ -4,7 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
-#include <chrono>
+#include <ctime>
 
 #include "medvqa/models/model.h"
 #include "medvqa/train/plan.h"
@@ -140,10 +140,10 @@ void expect_small(const Plan& plan, double gib) {
 }
 
 TEST_F(ShippedPlan, Llama32OnAT4TakesUnderNineGib) {
-  const auto began = std::chrono::steady_clock::now();
+  const std::clock_t began = std::clock();
   const Plan p = plan("llama32_vqarad", "llama32-11b-vision", "t4");
-  const auto took = std::chrono::steady_clock::now() - began;
-  EXPECT_LT(std::chrono::duration<double>(took).count(), 5.0);
+  const double seconds = static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
+  EXPECT_LT(seconds, 5.0);
   expect_small(p, 8.6);
   EXPECT_EQ(p.memory.parameters.trainable, 67174400);
 }
