@@ -57,6 +57,17 @@ void CpuBackend::do_download(const Tensor& src, void* host) {
   if (src.bytes() != 0) std::memcpy(host, src.data, src.bytes());
 }
 
+// Both memories are the host's: the copy is made at once.
+ops::Transfer CpuBackend::do_offload(const Tensor& src, const Tensor& host) {
+  do_copy(src, host);
+  return 0;
+}
+
+ops::Transfer CpuBackend::do_fetch(const Tensor& host, const Tensor& dst) {
+  do_copy(host, dst);
+  return 0;
+}
+
 void CpuBackend::do_copy(const Tensor& src, const Tensor& dst) {
   if (src.elements() == 0) return;
   const std::size_t bytes = static_cast<std::size_t>(src.row_elements()) * size_of(src.dtype);

@@ -24,10 +24,16 @@ class CpuBackend final : public ops::Backend {
   ~CpuBackend() override;
   const ops::DeviceTraits& traits() const override { return traits_; }
   std::shared_ptr<void> allocate_memory(std::size_t bytes) override;
+  std::shared_ptr<void> allocate_host_memory(std::size_t bytes) override {
+    return allocate_memory(bytes);
+  }
 
  private:
   void do_upload(const void* host, const Tensor& dst) override;
   void do_download(const Tensor& src, void* host) override;
+  ops::Transfer do_offload(const Tensor& src, const Tensor& host) override;
+  ops::Transfer do_fetch(const Tensor& host, const Tensor& dst) override;
+  void do_await(ops::Transfer) override {}
   void do_copy(const Tensor& src, const Tensor& dst) override;
   void do_convert(const Tensor& src, const Tensor& dst) override;
   void do_fill(const Tensor& dst, double value) override;

@@ -8,15 +8,18 @@ CudaBackend::CudaBackend(int device)
     : limits_(device_limits(device)),
       stream_(make_stream()),
       products_(std::make_unique<Products>(stream_)),
+      copies_(std::make_unique<CopyQueue>(stream_)),
       update_(std::make_unique<UpdateState>(stream_)),
       traits_(products_->traits()) {
   traits_.name = limits_.name;
   traits_.attention_on_chip = true;
   traits_.nf4_product_rows = 64;
   traits_.compute = limits_.architecture >= 80 ? DType::bf16 : DType::f16;
+  traits_.own_memory = true;
 }
 
 CudaBackend::~CudaBackend() {
+  copies_.reset();
   products_.reset();
   destroy_stream(stream_);
 }
@@ -42,6 +45,22 @@ void CudaBackend::do_wait() noexcept {
     synchronise(stream_);
   } catch (const DeviceError&) {  // stays with the device until it is asked again
   }
+}
+
+std::shared_ptr<void> CudaBackend::allocate_host_memory(std::size_t bytes) {
+  return allocate_pinned_memory(bytes);
+}
+
+ops::Transfer CudaBackend::do_offload(const Tensor& src, const Tensor& host) {
+  return copies_->to_host(host.data, src.data, src.bytes());
+}
+
+ops::Transfer CudaBackend::do_fetch(const Tensor& host, const Tensor& dst) {
+  return copies_->to_device(dst.data, host.data, dst.bytes());
+}
+
+void CudaBackend::do_await(ops::Transfer transfer) {
+  copies_->await(transfer);
 }
 
 void CudaBackend::do_upload(const void* host, const Tensor& dst) {

@@ -31,10 +31,14 @@ class CudaBackend final : public ops::Backend {
   const ops::DeviceTraits& traits() const override { return traits_; }
   std::shared_ptr<void> allocate_memory(std::size_t bytes) override;
   std::optional<std::size_t> free_memory() const override;
+  std::shared_ptr<void> allocate_host_memory(std::size_t bytes) override;
 
  private:
   void do_upload(const void* host, const Tensor& dst) override;
   void do_download(const Tensor& src, void* host) override;
+  ops::Transfer do_offload(const Tensor& src, const Tensor& host) override;
+  ops::Transfer do_fetch(const Tensor& host, const Tensor& dst) override;
+  void do_await(ops::Transfer transfer) override;
   void do_copy(const Tensor& src, const Tensor& dst) override;
   void do_convert(const Tensor& src, const Tensor& dst) override;
   void do_fill(const Tensor& dst, double value) override;
@@ -70,6 +74,7 @@ class CudaBackend final : public ops::Backend {
   DeviceLimits limits_;
   Stream stream_ = nullptr;
   std::unique_ptr<Products> products_;
+  std::unique_ptr<CopyQueue> copies_;
   std::unique_ptr<UpdateState> update_;
   ops::DeviceTraits traits_;
 };

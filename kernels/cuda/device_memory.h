@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 
@@ -36,6 +37,29 @@ void destroy_stream(Stream stream);
 
 // Aligned to 256 bytes. UserError(ExitCode::memory) when there is no room.
 std::shared_ptr<void> allocate_device_memory(std::size_t bytes);
+
+// Page-locked host memory. UserError(ExitCode::memory) when the system gives no more of it.
+std::shared_ptr<void> allocate_pinned_memory(std::size_t bytes);
+
+// Copies between page-locked and device memory on a stream of their own, beside the kernels of
+// `compute`: in the order of the calls, each after everything queued on `compute` before it. The
+// number a call returns names its copy; 0: it has ended.
+class CopyQueue {
+ public:
+  explicit CopyQueue(Stream compute);
+  ~CopyQueue();
+  CopyQueue(const CopyQueue&) = delete;
+  CopyQueue& operator=(const CopyQueue&) = delete;
+
+  std::uint64_t to_host(void* host, const void* device, std::size_t bytes);
+  std::uint64_t to_device(void* device, const void* host, std::size_t bytes);
+  // What is queued on `compute` from now on runs after that copy and all before it.
+  void await(std::uint64_t copy);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
 
 // The host memory may be reused on return.
 void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream);

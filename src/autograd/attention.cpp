@@ -64,11 +64,12 @@ class PartwiseAttention {
         queries_(coverage(parts_, &AttentionPart::q, q.packed_TC.value.dim(0))),
         keys_(coverage(parts_, &AttentionPart::k, k.packed_TC.value.dim(0))) {}
 
-  SavedAttention::Entry allocate(Arena& arena) const {
+  template <class Allocate>
+  SavedAttention::Entry make_entry(Allocate allocate) const {
     const DType type = q_.packed_TC.value.dtype;
     const std::int64_t rows = q_.packed_TC.value.dim(0);
-    return {arena.allocate({rows, q_.heads * shape_.head_size}, type),
-            arena.allocate({q_.heads * rows}, accumulator_of(type))};
+    const Tensor y = allocate(Shape{rows, q_.heads * shape_.head_size}, type);
+    return {y, allocate(Shape{q_.heads * rows}, accumulator_of(type))};
   }
 
   void forward(Tape& t, const SavedAttention::Entry& e) const {
@@ -162,8 +163,12 @@ Var attention(Tape& t, const HeadBlock& q, const HeadBlock& k, const HeadBlock& 
   if (known) {
     e = saved->entries.at(index);
   } else {
-    e = operation.allocate(saved != nullptr ? *t.options().attention_arena : t.block());
-    if (saved != nullptr) saved->entries.push_back(e);
+    if (saved != nullptr) {
+      e = operation.make_entry(saved->allocate);
+      saved->entries.push_back(e);
+    } else {
+      e = operation.make_entry([&t](Shape s, DType type) { return t.allocate(s, type); });
+    }
     operation.forward(t, e);
   }
   const Var out = t.result(e.y, {q.packed_TC, k.packed_TC, v.packed_TC});

@@ -2,8 +2,6 @@
 
 #include <algorithm>
 
-#include "medvqa/nn/builder.h"
-
 namespace medvqa::models {
 
 std::vector<std::int32_t> sequential_positions(const PackedInput& input) {
@@ -38,15 +36,16 @@ autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
   return angles;
 }
 
-Tensor upload_patches(autograd::SegmentTape& tape, const PackedInput& input, std::int64_t columns,
-                      DType compute) {
+autograd::StepVar upload_patches(autograd::SegmentTape& tape, const PackedInput& input,
+                                 std::int64_t columns, DType compute) {
   const Shape shape{input.patch_rows, columns};
-  const Tensor pixels = tape.step_arena().allocate(shape, DType::f32);
+  autograd::StepVar patches = tape.input(shape, compute);
+  Arena::Scope scope(tape.block_arena());
+  const bool converts = compute != DType::f32;
+  const Tensor pixels = converts ? tape.block_arena().allocate(shape, DType::f32) : patches.value;
   tape.backend().upload(input.patches.data(), pixels.bytes(), pixels);
-  if (compute == DType::f32) return pixels;
-  const Tensor converted = tape.step_arena().allocate(shape, compute);
-  tape.backend().convert(pixels, converted);
-  return converted;
+  if (converts) tape.backend().convert(pixels, patches.value);
+  return patches;
 }
 
 Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factors, DType compute) {
@@ -55,22 +54,6 @@ Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factor
   const Tensor wide = tape.step_arena().allocate(f.shape, compute);
   tape.backend().convert(f, wide);
   return wide;
-}
-
-Tensor embed(autograd::SegmentTape& tape, const Tensor& table, std::span<const std::int32_t> ids) {
-  const auto tokens = static_cast<std::int64_t>(ids.size());
-  const Tensor rows = upload(tape, ids, {tokens});
-  const Shape shape{tokens, table.dim(1)};
-  const Tensor x = tape.step_arena().allocate(shape, nn::residual_type(table.dtype));
-  if (x.dtype == table.dtype) {
-    tape.backend().gather_rows(table, rows, x);
-    return x;
-  }
-  Arena::Scope scope(tape.scratch());
-  const Tensor stored = tape.scratch().allocate(shape, table.dtype);
-  tape.backend().gather_rows(table, rows, stored);
-  tape.backend().convert(stored, x);
-  return x;
 }
 
 autograd::Segments segments(autograd::SegmentTape& tape, std::span<const std::int32_t> cu_seqlens) {

@@ -15,19 +15,8 @@ namespace {
 
 // Converts stored elements to the type they have in device memory.
 std::vector<std::byte> converted(const HostTensor& t, DType type) {
-  std::vector<std::byte> out;
-  dispatch_float(t.dtype, [&]<class S>() {
-    dispatch_float(type, [&]<class D>() {
-      const std::size_t n = t.bytes.size() / sizeof(S);
-      out.resize(n * sizeof(D));
-      for (std::size_t i = 0; i < n; ++i) {
-        S s;
-        std::memcpy(&s, t.bytes.data() + i * sizeof(S), sizeof(S));
-        const D d = static_cast<D>(static_cast<Accumulator<D>>(s));
-        std::memcpy(out.data() + i * sizeof(D), &d, sizeof(D));
-      }
-    });
-  });
+  std::vector<std::byte> out(t.bytes.size() / size_of(t.dtype) * size_of(type));
+  convert_elements(t.bytes, t.dtype, out, type);
   return out;
 }
 
@@ -50,7 +39,7 @@ HostTensor floating(const WeightSource& source, const TensorRequest& request) {
 
 Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
                  DType compute, LoraOptions lora, QuantizeOnLoad quantize, Dequantize dequantize,
-                 std::vector<std::int32_t> head_rows)
+                 std::vector<std::int32_t> head_rows, ops::Place embedding)
     : backend_(backend),
       source_(source),
       weights_(weights),
@@ -59,7 +48,8 @@ Builder::Builder(ops::Backend& backend, const WeightSource& source, Arena& weigh
       lora_(std::move(lora)),
       quantize_(quantize),
       dequantize_(dequantize),
-      head_rows_(std::move(head_rows)) {}
+      head_rows_(std::move(head_rows)),
+      embedding_(embedding) {}
 
 void Builder::upload(const HostTensor& t, const Tensor& out) {
   if (t.bytes.empty() || weights_.measuring()) return;
@@ -81,6 +71,11 @@ HostTensor Builder::read(const TensorRequest& request) {
   HostTensor t = floating(source_, request);
   count_.frozen += elements(t);
   return t;
+}
+
+HostTensor Builder::read_on_host(const TensorRequest& request) {
+  host_tables_ = true;
+  return read(request);
 }
 
 Parameter Builder::parameter(Shape shape) {

@@ -1,6 +1,7 @@
 #include "medvqa/nn/weights.h"
 
 #include <algorithm>
+#include <cstring>
 
 namespace medvqa::nn {
 
@@ -14,6 +15,27 @@ std::int64_t ceil_div(std::int64_t a, std::int64_t b) {
   return (a + b - 1) / b;
 }
 }  // namespace
+
+void convert_elements(std::span<const std::byte> from, DType from_type, std::span<std::byte> to,
+                      DType to_type) {
+  MEDVQA_CHECK(from.size() / size_of(from_type) == to.size() / size_of(to_type),
+               "convert_elements: sizes differ");
+  if (from_type == to_type) {
+    std::copy(from.begin(), from.end(), to.begin());
+    return;
+  }
+  dispatch_float(from_type, [&]<class S>() {
+    dispatch_float(to_type, [&]<class D>() {
+      const std::size_t n = from.size() / sizeof(S);
+      for (std::size_t i = 0; i < n; ++i) {
+        S s;
+        std::memcpy(&s, from.data() + i * sizeof(S), sizeof(S));
+        const D d = static_cast<D>(static_cast<Accumulator<D>>(s));
+        std::memcpy(to.data() + i * sizeof(D), &d, sizeof(D));
+      }
+    });
+  });
+}
 
 void DescribedWeights::note(const TensorRequest& request) const {
   const bool known = std::any_of(requests_.begin(), requests_.end(),

@@ -13,10 +13,12 @@ AdaptedModel::AdaptedModel(ops::Backend& backend, Arenas& arenas, const nn::Weig
                            const nlohmann::json& config, const ModelSettings& settings)
     : head_rows_(settings.head_rows) {
   nn::Builder builder(backend, source, arenas.weights(), arenas.adapters(), settings.compute,
-                      settings.lora, settings.quantize, settings.dequantize, settings.head_rows);
+                      settings.lora, settings.quantize, settings.dequantize, settings.head_rows,
+                      settings.embedding);
   model_ = models::build_model(config, builder);
   modules_ = builder.modules();
   count_ = builder.count();
+  if (builder.host_tables()) embedding_ = ops::Place::host;
   for (const auto& module : modules_) {
     for (const auto& part : {std::pair(".lora_A", &module->a), std::pair(".lora_B", &module->b)}) {
       add_trained(arenas.adapters(), module->name + part.first, *part.second,

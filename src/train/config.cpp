@@ -282,6 +282,9 @@ TrainConfig train_config(const json& j) {
   c.max_grad_norm = j.at("max_grad_norm");
   c.eight_bit = j.at("optimizer") == "adamw8bit";
   c.recompute = recompute_of(j.at("recompute"));
+  c.offload = j.at("offload") == "all"    ? Offload::all
+              : j.at("offload") == "none" ? Offload::none
+                                          : Offload::automatic;
   c.seed = j.at("seed");
   c.log_every = j.at("log_every");
   c.eval_every = maybe<std::int64_t>(j.at("eval_every"));

@@ -80,6 +80,8 @@ const std::vector<ConfigKey> kKeys{
    "8-bit or f32 states"},
   {"train.recompute", K::choice, "\"auto\"", false, 0, 0,
    {"auto", "all", "attention_saved", "none"}, "what the backward computes again"},
+  {"train.offload", K::choice, "\"auto\"", false, 0, 0, {"auto", "none", "all"},
+   "embedding table and recompute points in host memory; auto: on a GPU, as the plan says"},
   {"train.seed", K::integer, "3407", false, 0, 4294967295.0, {},
    "of data order, adapters and dropout"},
   {"train.log_every", K::integer, "1", false, 1, kMaxCount, {}, "steps"},

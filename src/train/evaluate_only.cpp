@@ -10,7 +10,7 @@
 #include "medvqa/train/adapter_files.h"
 #include "medvqa/train/available_memory.h"
 #include "medvqa/train/backend_factory.h"
-#include "medvqa/train/memory_plan.h"
+#include "medvqa/train/policy.h"
 #include "medvqa/train/report.h"
 
 namespace medvqa::train {
@@ -55,11 +55,17 @@ Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
   }
   if (with_shuffled_images) shuffle_images(data, config.data, config.train.seed);
   for (const std::string& line : too_long_report(data)) spdlog::warn("{}", line);
-  PlannedWork work;
-  add_evaluation(data, config.train.batch_size, work);
-  const MemoryPlan plan = choose_policy(backend->traits(), model, autograd::Recompute::all,
-                                        usable_memory(*backend), work);
-  model.settings.dequantize = plan.policy.dequantize;
+  const PolicyRequest request{.recompute = autograd::Recompute::all,
+                              .offload = config.train.offload,
+                              .batch_size = config.train.batch_size};
+  const auto passes = [&](std::int64_t samples) {
+    PlannedWork work;
+    add_evaluation(data, samples, work);
+    return work;
+  };
+  const MemoryPlan plan =
+      choose_policy(backend->traits(), model, request, usable_memory(*backend), passes).plan;
+  apply(plan.policy, model.settings);
   const std::size_t available = available_memory(*backend);
   if (plan.sizes.total() > available) {
     throw UserError(ExitCode::memory,
@@ -74,7 +80,7 @@ Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
   } else {
     adapted.initialize_adapters(*backend, config.train.seed);
   }
-  return evaluate(*backend, arenas, adapted, data, config.train.batch_size);
+  return evaluate(*backend, arenas, adapted, data, plan.policy.samples_per_pass);
 }
 
 }  // namespace medvqa::train

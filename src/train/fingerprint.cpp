@@ -23,8 +23,9 @@ using nlohmann::json;
 namespace {
 
 constexpr std::array kFree{
-    "device",          "data.threads",     "train.epochs",     "train.max_steps", "train.recompute",
-    "train.log_every", "train.eval_every", "train.save_every", "train.keep",      "output"};
+    "device",           "data.threads",  "train.epochs",    "train.max_steps",
+    "train.recompute",  "train.offload", "train.log_every", "train.eval_every",
+    "train.save_every", "train.keep",    "output"};
 
 std::string hash_of(std::string_view text) {
   return io::sha256(io::bytes_of(text));

@@ -1,9 +1,9 @@
 #include "medvqa/train/memory_plan.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
-
-#include "medvqa/ops/dry_backend.h"
 
 namespace medvqa::train {
 
@@ -58,41 +58,60 @@ MemoryPlan plan_memory(const ops::DeviceTraits& device, const ModelInputs& model
   ops::DryBackend backend(device);
   Arenas arenas;
   backend.use_scratch(arenas.scratch());
+  MemoryPlan plan;
+  plan.policy = policy;
   ModelSettings settings = model.settings;
-  settings.dequantize = policy.dequantize;
+  apply(policy, settings);
   AdaptedModel adapted(backend, arenas, *model.source, model.config, settings);
+  plan.policy.embedding = adapted.embedding();
+  plan.parameters = adapted.parameters();
   PassOptions options;
-  options.recompute = policy.recompute;
-  options.keep_weights = policy.dequantize == nn::Dequantize::per_segment;
+  apply(policy, options);
   options.dropout = model.settings.lora.dropout > 0;
   options.want_logits = work.train_logits;
+  const ops::OperationCount loaded = backend.count();
+  const double began = backend.seconds();
+  const auto measure = [&] {
+    plan.operations = {.linear = backend.count().linear - loaded.linear,
+                       .attention = backend.count().attention - loaded.attention};
+    plan.seconds = backend.seconds() - began;
+  };
   for (const MicroBatch& b : work.train) {
     accumulate_gradients(backend, arenas, adapted, std::span(&b, 1), options);
   }
+  measure();
   options.training = false;
   options.want_logits = false;
   for (const MicroBatch& b : work.evaluate) run_pass(backend, arenas, adapted, b, options);
   options.want_logits = true;
   for (const MicroBatch& b : work.logits) run_pass(backend, arenas, adapted, b, options);
-  return {arenas.peaks(), policy, adapted.parameters()};
+  if (work.train.empty()) measure();
+  plan.sizes = arenas.peaks();
+  return plan;
 }
 
-MemoryPlan choose_policy(const ops::DeviceTraits& device, const ModelInputs& model,
-                         std::optional<autograd::Recompute> asked, std::size_t capacity,
-                         const PlannedWork& work) {
-  using autograd::Recompute;
-  using nn::Dequantize;
-  MemoryPlan plan;
-  for (const Recompute r : {Recompute::none, Recompute::attention_saved, Recompute::all}) {
-    if (asked && *asked != r) continue;
-    for (const Dequantize d : {Dequantize::at_load, Dequantize::per_segment, Dequantize::per_use}) {
-      // Without replays a segment's weights are as many as all weights.
-      if (r == Recompute::none && d == Dequantize::per_segment) continue;
-      plan = plan_memory(device, model, {r, d}, work);
-      if (plan.sizes.total() <= capacity) return plan;
-    }
-  }
-  return plan;
+void apply(const MemoryPolicy& policy, ModelSettings& settings) {
+  settings.dequantize = policy.dequantize;
+  settings.embedding = policy.embedding;
+}
+
+void apply(const MemoryPolicy& policy, PassOptions& options) {
+  options.recompute = policy.recompute;
+  options.keep_weights = policy.dequantize == nn::Dequantize::per_segment;
+  options.points = policy.points;
+}
+
+std::string name_of(ops::Place place) {
+  return place == ops::Place::device ? "device" : "host";
+}
+
+std::string in_words(const MemoryPolicy& p) {
+  std::string words = fmt::format("recompute {}, weights dequantised {}", name_of(p.recompute),
+                                  name_of(p.dequantize));
+  if (p.embedding == ops::Place::host) words += ", embedding table in host memory";
+  if (p.points == ops::Place::host) words += ", recompute points in host memory";
+  if (p.samples_per_pass > 0) words += fmt::format(", samples per pass {}", p.samples_per_pass);
+  return words;
 }
 
 std::string name_of(nn::Dequantize policy) {

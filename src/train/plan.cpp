@@ -6,8 +6,6 @@
 #include <array>
 #include <charconv>
 
-#include <nlohmann/json.hpp>
-
 #include "medvqa/ops/dry_backend.h"
 #include "medvqa/train/available_memory.h"
 #include "medvqa/train/backend_factory.h"
@@ -48,17 +46,21 @@ Device cuda_device(const std::string& name, std::size_t memory, DType compute) {
   d.traits.name = name;
   d.traits.gemm_workspace = kCudaWorkspace;
   d.traits.attention_on_chip = true;
+  d.traits.own_memory = true;
+  d.traits.nf4_product_rows = 64;
   d.traits.compute = compute;
   return d;
 }
 
-MicroBatch worst_batch(const Config& config, const ModelInputs& model, const Objective& objective) {
+// Its first `samples` samples, if the configuration joins any.
+MicroBatch worst_batch(const Config& config, const ModelInputs& model, const Objective& objective,
+                       std::int64_t samples) {
   const std::int64_t pixels = data::max_image_pixels(
       model.folder, model.config,
       {.prompt = {}, .min_pixels = config.data.min_pixels, .max_pixels = config.data.max_pixels});
-  const std::int64_t samples = config.data.packing ? config.train.batch_size : 1;
   MicroBatch b;
-  b.input = models::largest_input(model.config, config.data.max_length, pixels, samples);
+  b.input = models::largest_input(model.config, config.data.max_length, pixels,
+                                  config.data.packing ? samples : 1);
   objective.assume_most_rows(b);
   return b;
 }
@@ -116,20 +118,14 @@ std::size_t host_bytes(const Device& device, const MicroBatch& batch, const Mode
   return kHostProgram + kBatchesAhead * patches + adapter * sizeof(float);
 }
 
-void count_operations(const ModelInputs& model, const Config& config, const MicroBatch& worst,
-                      Plan& plan) {
-  ops::DryBackend backend(plan.device.traits);
-  Arenas arenas;
-  backend.use_scratch(arenas.scratch());
-  AdaptedModel adapted(backend, arenas, *model.source, model.config, model.settings);
-  PassOptions options;
-  options.recompute = plan.memory.policy.recompute;
-  backend.clear_count();
-  run_pass(backend, arenas, adapted, worst, options);
-  const std::int64_t per_step = config.train.batch_size * config.train.gradient_accumulation;
-  const auto passes = static_cast<double>(per_step) / static_cast<double>(worst.input.samples());
-  plan.linear_flops = backend.count().linear * passes;
-  plan.attention_flops = backend.count().attention * passes;
+// With the seconds of an optimizer step in the place of a sample's.
+void count_time(const Config& config, PolicyChoice choice, Plan& plan) {
+  const auto samples =
+      static_cast<double>(config.train.batch_size * config.train.gradient_accumulation);
+  plan.memory = std::move(choice.plan);
+  plan.memory.seconds *= samples;
+  plan.candidates = std::move(choice.compared);
+  for (MemoryPlan& c : plan.candidates) c.seconds *= samples;
 }
 
 }  // namespace
@@ -162,91 +158,33 @@ Plan make_plan(const Config& config, const std::string& device) {
   plan.device = find_device(device, config);
   const ModelInputs model = open_model(config, false, plan.device.traits);
   plan.compute = model.settings.compute;
-  PlannedWork work;
   const auto objective = make_objective(config.data);
-  work.train.push_back(worst_batch(config, model, *objective));
-  // Every run ends with one pass that only goes forward.
-  (objective->scores_need_logits() ? work.logits : work.evaluate) = work.train;
-  const MicroBatch& worst = work.train.front();
+  const auto work_of = [&](std::int64_t samples) {
+    PlannedWork work;
+    work.train.push_back(worst_batch(config, model, *objective, samples));
+    // Every run ends with one pass that only goes forward.
+    (objective->scores_need_logits() ? work.logits : work.evaluate) = work.train;
+    return work;
+  };
+  const PlannedWork whole = work_of(config.train.batch_size);
+  const models::PackedInput& worst = whole.train.front().input;
   plan.modules = parts_of(model);
-  plan.host = host_bytes(plan.device, worst, model, plan.modules);
+  plan.host = host_bytes(plan.device, whole.train.front(), model, plan.modules);
   for (const Recompute r : {Recompute::none, Recompute::attention_saved, Recompute::all}) {
-    const MemoryPlan m = plan_memory(plan.device.traits, model, {.recompute = r}, work);
+    const MemoryPlan m = plan_memory(plan.device.traits, model, {.recompute = r}, whole);
     plan.policies.emplace_back(r, m.sizes.total() + plan.host);
   }
-  plan.memory =
-      choose_policy(plan.device.traits, model, config.train.recompute, plan.device.usable, work);
-  plan.tokens = worst.input.tokens() / worst.input.samples();
-  plan.patches = worst.input.patch_rows / worst.input.samples();
-  count_operations(model, config, worst, plan);
+  const PolicyRequest request{.recompute = config.train.recompute,
+                              .offload = config.train.offload,
+                              .batch_size = config.train.batch_size};
+  count_time(config, choose_policy(plan.device.traits, model, request, plan.device.usable, work_of),
+             plan);
+  plan.tokens = worst.tokens() / worst.samples();
+  plan.patches = worst.patch_rows / worst.samples();
+  const PlannedWork pass = work_of(plan.memory.policy.samples_per_pass);
+  plan.passes = static_cast<double>(config.train.batch_size * config.train.gradient_accumulation) /
+                static_cast<double>(pass.train.front().input.samples());
   return plan;
-}
-
-nlohmann::json to_json(const Plan& plan) {
-  const ArenaSizes& s = plan.memory.sizes;
-  nlohmann::json j{
-      {"parameters", plan.memory.parameters.frozen},
-      {"trainable_parameters", plan.memory.parameters.trainable},
-      {"memory",
-       {{"weights", s.weights},
-        {"adapters", s.adapters},
-        {"step", s.step},
-        {"block", s.block},
-        {"scratch", s.scratch},
-        {"host", plan.host},
-        {"total", plan.total()}}},
-      {"device", plan.device.name},
-      {"capacity", plan.device.capacity},
-      {"fits", plan.fits()},
-      {"estimate", !plan.device.built_in},
-      {"policy",
-       {{"recompute", name_of(plan.memory.policy.recompute)},
-        {"weights", name_of(plan.memory.policy.dequantize)},
-        {"compute", medvqa::name_of(plan.compute)}}},
-      {"flops_per_step", {{"linear", plan.linear_flops}, {"attention", plan.attention_flops}}},
-      {"worst_sample", {{"tokens", plan.tokens}, {"patches", plan.patches}}},
-  };
-  for (const auto& p : plan.policies) j["policies"][name_of(p.first)] = p.second;
-  for (const ModulePart& m : plan.modules) {
-    j["modules"][m.name] = {{"parameters", m.parameters}, {"trainable", m.trainable}};
-  }
-  return j;
-}
-
-std::string to_table(const Plan& plan) {
-  const auto gib = [](std::size_t bytes) {
-    return static_cast<double>(bytes) / static_cast<double>(kGiB);
-  };
-  std::string t = fmt::format("{:<12} {:>16} {:>14}\n", "module", "parameters", "trainable");
-  for (const ModulePart& m : plan.modules) {
-    t += fmt::format("{:<12} {:>16} {:>14}\n", m.name, m.parameters, m.trainable);
-  }
-  t += fmt::format("{:<12} {:>16} {:>14}\n\n", "all", plan.memory.parameters.frozen,
-                   plan.memory.parameters.trainable);
-  const ArenaSizes& s = plan.memory.sizes;
-  const std::array<std::pair<const char*, std::size_t>, 7> rows{{{"weights", s.weights},
-                                                                 {"adapters", s.adapters},
-                                                                 {"step", s.step},
-                                                                 {"block", s.block},
-                                                                 {"scratch", s.scratch},
-                                                                 {"host", plan.host},
-                                                                 {"total", plan.total()}}};
-  t += fmt::format("{:<12} {:>10}\n", "memory", "GiB");
-  for (const auto& row : rows) t += fmt::format("{:<12} {:>10.3f}\n", row.first, gib(row.second));
-  t += fmt::format("\ndevice {}: {:.2f} GiB, compute {}{}\n", plan.device.name,
-                   gib(plan.device.capacity), medvqa::name_of(plan.compute),
-                   plan.device.built_in ? "" : "; an estimate: its kernels are not built in");
-  t += fmt::format("worst sample: {} tokens, {} patches\n", plan.tokens, plan.patches);
-  for (const auto& p : plan.policies) {
-    t += fmt::format("recompute {:<16} {:>10.3f} GiB {}\n", name_of(p.first), gib(p.second),
-                     p.second <= plan.device.capacity ? "fits" : "does not fit");
-  }
-  t += fmt::format("chosen: recompute {}, weights dequantised {}, {:.3f} GiB, which {}\n",
-                   name_of(plan.memory.policy.recompute), name_of(plan.memory.policy.dequantize),
-                   gib(plan.total()), plan.fits() ? "fits" : "does not fit either");
-  t += fmt::format("one optimizer step: {:.2f} TFLOP in products, {:.2f} in attention\n",
-                   plan.linear_flops / 1e12, plan.attention_flops / 1e12);
-  return t;
 }
 
 std::vector<std::string> changes_that_fit(const Config& config, const std::string& device) {

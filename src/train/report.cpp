@@ -38,10 +38,10 @@ std::string device_line(const Session& session) {
 std::string memory_line(const MemoryPlan& m) {
   return fmt::format(
       "memory MiB: weights {:.1f}, adapters {:.1f}, step {:.1f}, block {:.1f}, scratch {:.1f}, "
-      "total {:.1f}; recompute {}, weights dequantised {}",
+      "total {:.1f}, host {:.1f}; {}",
       mebibytes(m.sizes.weights), mebibytes(m.sizes.adapters), mebibytes(m.sizes.step),
       mebibytes(m.sizes.block), mebibytes(m.sizes.scratch), mebibytes(m.sizes.total()),
-      name_of(m.policy.recompute), name_of(m.policy.dequantize));
+      mebibytes(m.sizes.host), in_words(m.policy));
 }
 
 // Smallest, middle and largest.

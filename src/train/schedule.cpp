@@ -4,6 +4,7 @@
 #include <cmath>
 #include <numbers>
 
+#include "medvqa/core/error.h"
 #include "medvqa/data/dataset.h"
 
 namespace medvqa::train {
@@ -53,6 +54,20 @@ std::vector<PlannedStep> epoch_steps(const TrainConfig& train, bool packing, con
 }
 
 }  // namespace
+
+std::vector<Indices> in_passes(const std::vector<Indices>& micro_batches, std::int64_t samples) {
+  MEDVQA_CHECK(samples >= 1, "a pass has at least one sample");
+  const auto most = static_cast<std::size_t>(samples);
+  std::vector<Indices> passes;
+  for (const Indices& batch : micro_batches) {
+    for (std::size_t begin = 0; begin < batch.size(); begin += most) {
+      const auto first = batch.begin() + static_cast<std::ptrdiff_t>(begin);
+      const std::size_t end = std::min(batch.size(), begin + most);
+      passes.emplace_back(first, batch.begin() + static_cast<std::ptrdiff_t>(end));
+    }
+  }
+  return passes;
+}
 
 std::vector<PlannedStep> plan_steps(const TrainConfig& train, const DataConfig& data,
                                     std::int64_t examples, std::span<const std::int64_t> lengths) {

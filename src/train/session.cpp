@@ -39,25 +39,38 @@ Session::Session(const Config& config, Purpose purpose)
   adapted_->clear_optimizer(*backend_);
 }
 
-void Session::plan(Purpose purpose) {
+PlannedWork Session::planned_work(Purpose purpose, std::int64_t samples_per_pass) const {
   PlannedWork work;
+  std::vector<std::vector<std::int64_t>> last;
   for (const PlannedStep& step : steps_) {
-    for (const auto& indices : step.micro_batches) {
+    last = in_passes(step.micro_batches, samples_per_pass);
+    for (const auto& indices : last) {
       work.train.push_back(dry_micro_batch(*data_.processor, data_.train, indices));
     }
   }
   work.train = largest(std::move(work.train));
   if (purpose == Purpose::probe) {
     work.train_logits = true;
-  } else {
-    add_evaluation(data_, config_.train.batch_size, work);
-    // The proof of the written adapter looks at logits of the last step's first micro-batch.
-    work.logits.push_back(
-        dry_micro_batch(*data_.processor, data_.train, steps_.back().micro_batches.front()));
+    return work;
   }
-  memory_ = choose_policy(backend_->traits(), model_, config_.train.recompute,
-                          usable_memory(*backend_), work);
-  model_.settings.dequantize = memory_.policy.dequantize;
+  add_evaluation(data_, samples_per_pass, work);
+  // The proof of the written adapter looks at logits of the last step's first micro-batch.
+  work.logits.push_back(dry_micro_batch(*data_.processor, data_.train, last.front()));
+  return work;
+}
+
+void Session::plan(Purpose purpose) {
+  const PolicyRequest request{.recompute = config_.train.recompute,
+                              .offload = config_.train.offload,
+                              .batch_size = config_.train.batch_size,
+                              .host_capacity = available_memory() / 2};
+  memory_ = choose_policy(backend_->traits(), model_, request, usable_memory(*backend_),
+                          [&](auto samples) { return planned_work(purpose, samples); })
+                .plan;
+  apply(memory_.policy, model_.settings);
+  for (PlannedStep& step : steps_) {
+    step.micro_batches = in_passes(step.micro_batches, memory_.policy.samples_per_pass);
+  }
   const std::size_t available = available_memory(*backend_);
   if (memory_.sizes.total() > available) {
     const std::vector<std::string> changes = changes_that_fit(config_, "");
@@ -73,8 +86,7 @@ void Session::plan(Purpose purpose) {
 
 PassOptions Session::pass_options(std::int64_t step) const {
   PassOptions o;
-  o.recompute = memory_.policy.recompute;
-  o.keep_weights = memory_.policy.dequantize == nn::Dequantize::per_segment;
+  apply(memory_.policy, o);
   o.dropout = model_.settings.lora.dropout > 0;
   const auto words = philox4x32(config_.train.seed, 0, static_cast<std::uint64_t>(step));
   o.random_key = std::uint64_t{words[0]} << 32 | words[1];

@@ -75,13 +75,15 @@ PassResult run_pass(ops::Backend& backend, Arenas& arenas, const AdaptedModel& a
   if (batch.label_count() == 0) return {};
   Arena::Scope step(arenas.step());
   Arena::Scope block(arenas.block());
+  Arena::Scope host(arenas.host());
   SegmentTape tape(backend, arenas.step_memory(),
                    {.recompute = options.recompute,
                     .training = options.training,
                     .keep_weights = options.keep_weights,
                     .random_key = options.random_key,
                     .dropout = options.dropout,
-                    .observe = options.observe});
+                    .observe = options.observe,
+                    .points = options.points});
   const models::Model& model = adapted.model();
   const std::int64_t count = batch.label_count();
   const Tensor rows =

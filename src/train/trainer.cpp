@@ -211,7 +211,7 @@ void Trainer::add_events(const std::vector<Scalar>& scalars) {
 void Trainer::evaluate_now() {
   if (session_.data().validation.examples.empty()) return;
   const Evaluation e = evaluate(session_.backend(), session_.arenas(), session_.model(),
-                                session_.data(), config_.train.batch_size);
+                                session_.data(), session_.evaluation_samples());
   evaluation_ = e;
   folder_.log(to_json(e, progress_.step));
   std::vector<Scalar> scalars;
@@ -234,7 +234,7 @@ void Trainer::finish() {
   // Resumed after the last evaluation: the card's scores are found again, and logged already.
   if (!evaluation_ && !session_.data().validation.examples.empty()) {
     evaluation_ = evaluate(session_.backend(), session_.arenas(), session_.model(), session_.data(),
-                           config_.train.batch_size);
+                           session_.evaluation_samples());
   }
   const AdapterSummary summary{
       .settings = session_.model_inputs().adapter,

@@ -99,10 +99,13 @@ void run(ops::Backend& backend, SegmentTape::Memory memory, const Model& m,
          SegmentTape::Options options) {
   Arena::Scope step(memory.step);
   Arena::Scope block(memory.block);
+  Arena::Scope host(*memory.host);
   SegmentTape tape(backend, memory, options);
   const Segments samples{m.cu, 4};
   const auto& p = m.parameters;
-  const StepVar x = tape.input(m.x);
+  // In the tape's memory, as a model's inputs are.
+  const StepVar x = tape.input(m.x.shape, m.x.dtype);
+  backend.copy(m.x, x.value);
   const StepVar a = tape.run("a", {x}, [&](Tape& t, std::span<const Var> in) {
     return rms_norm(t, add_parameter(t, in[0], p[0]), m.norm_wide, 1e-5);
   });
@@ -135,7 +138,7 @@ void run(ops::Backend& backend, SegmentTape::Memory memory, const Model& m,
 
 struct Outcome {
   std::vector<std::vector<double>> values;  // nll, then gradients
-  std::size_t step, block, scratch;
+  std::size_t step, block, scratch, host;
 };
 
 Outcome outcome(DType type, SegmentTape::Options options) {
@@ -143,7 +146,7 @@ Outcome outcome(DType type, SegmentTape::Options options) {
   const Model m = real_model(d);
   run(d.backend(), d.memory(), m, options);
   EXPECT_EQ(d.step().used() + d.block().used() + d.scratch().used(), 0u);
-  Outcome o{{d.get(m.nll)}, d.step().peak(), d.block().peak(), d.scratch().peak()};
+  Outcome o{{d.get(m.nll)}, d.step().peak(), d.block().peak(), d.scratch().peak(), d.host().peak()};
   for (const Parameter& p : m.parameters) o.values.push_back(d.get(p.grad));
   return o;
 }
@@ -159,6 +162,9 @@ TEST(SegmentTape, PoliciesAgreeBitForBit) {
     }
     for (const Recompute r : {Recompute::all, Recompute::attention_saved}) {
       EXPECT_EQ(outcome(type, {.recompute = r}).values, kept.values) << name_of(type);
+      const Outcome away = outcome(type, {.recompute = r, .points = ops::Place::host});
+      EXPECT_EQ(away.values, kept.values) << name_of(type) << " points on the host";
+      EXPECT_GT(away.host, 0u);
     }
   }
 }
@@ -187,20 +193,29 @@ TEST(SegmentTape, GradientsAgreeWithDifferences) {
   }
 }
 
+constexpr std::array<std::pair<Recompute, ops::Place>, 5> kWays{
+    {{Recompute::all, ops::Place::device},
+     {Recompute::attention_saved, ops::Place::device},
+     {Recompute::none, ops::Place::device},
+     {Recompute::all, ops::Place::host},
+     {Recompute::attention_saved, ops::Place::host}}};
+
 TEST(SegmentTape, TheDryRunKnowsTheMemoryToTheByte) {
   for (const DType type : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
     for (const bool training : {true, false}) {
-      for (const Recompute r : kPolicies) {
-        const SegmentTape::Options options{.recompute = r, .training = training};
+      for (const auto& [r, points] : kWays) {
+        const SegmentTape::Options options{.recompute = r, .training = training, .points = points};
         const Outcome real = outcome(type, options);
         Arena tensors("tensors"), step("step"), block("block"), scratch("scratch");
+        Arena host("host");
         TestDevice device(type, 4096);
         ops::DryBackend dry(device.backend().traits());
         dry.use_scratch(scratch);
-        run(dry, {step, block, scratch}, make_model(tensors, type), options);
+        run(dry, {step, block, scratch, &host}, make_model(tensors, type), options);
         EXPECT_EQ(step.peak(), real.step) << name_of(type) << static_cast<int>(r) << training;
         EXPECT_EQ(block.peak(), real.block) << name_of(type) << static_cast<int>(r) << training;
         EXPECT_EQ(scratch.peak(), real.scratch) << name_of(type) << static_cast<int>(r);
+        EXPECT_EQ(host.peak(), real.host) << name_of(type) << static_cast<int>(r) << training;
       }
     }
   }
@@ -229,12 +244,12 @@ TEST(SegmentTape, ForwardOnlyGivesTheSameLossAndNoGradient) {
 }
 
 // Step memory of a chain of equal segments.
-std::size_t chain_peak(std::size_t length) {
-  Arena tensors("tensors"), step("step"), block("block"), scratch("scratch");
+std::size_t chain_peak(std::size_t length, SegmentTape::Options options = {}) {
+  Arena tensors("tensors"), step("step"), block("block"), scratch("scratch"), host("host");
   ops::DryBackend dry(ops::DeviceTraits{});
   dry.use_scratch(scratch);
   const Parameter p{tensors.allocate({64, 4}, DType::f32), tensors.allocate({64, 4}, DType::f32)};
-  SegmentTape tape(dry, {step, block, scratch}, {});
+  SegmentTape tape(dry, {step, block, scratch, &host}, options);
   StepVar x = tape.input(p.value);
   for (std::size_t i = 0; i < length; ++i) {
     x = tape.run("chain", {x},
@@ -244,11 +259,21 @@ std::size_t chain_peak(std::size_t length) {
   return step.peak();
 }
 
-// One value a segment, and two gradient buffers however long the chain.
+// One value a segment, and one gradient buffer however long the chain: the other is where the last
+// value was.
 TEST(SegmentTape, GradientBuffersAreHandedOn) {
   constexpr std::size_t kValue = 64 * 4 * sizeof(float);
   for (const std::size_t length : {2u, 3u, 9u})
-    EXPECT_EQ(chain_peak(length), (length + 2) * kValue);
+    EXPECT_EQ(chain_peak(length), (length + 1) * kValue);
+}
+
+// Points of two segments, and two gradients; without training a value and its successor.
+TEST(SegmentTape, PointsOnTheHostTakeTheSameMemoryForAnyLength) {
+  constexpr std::size_t kValue = 64 * 4 * sizeof(float);
+  for (const std::size_t length : {4u, 9u, 30u}) {
+    EXPECT_EQ(chain_peak(length, {.points = ops::Place::host}), 4 * kValue) << length;
+    EXPECT_EQ(chain_peak(length, {.training = false}), 2 * kValue) << length;
+  }
 }
 
 }  // namespace

@@ -14,7 +14,8 @@ TestDevice::TestDevice(DType compute, std::size_t arena_bytes)
       tensors_(arena("tensors", arena_bytes)),
       step_(arena("step", arena_bytes)),
       block_(arena("block", arena_bytes)),
-      scratch_(arena("scratch", arena_bytes)) {
+      scratch_(arena("scratch", arena_bytes)),
+      host_(arena("host", arena_bytes)) {
   backend_.use_scratch(scratch_);
 }
 

@@ -21,7 +21,8 @@ class TestDevice {
   Arena& step() { return step_; }
   Arena& block() { return block_; }
   Arena& scratch() { return scratch_; }
-  autograd::SegmentTape::Memory memory() { return {step_, block_, scratch_}; }
+  Arena& host() { return host_; }
+  autograd::SegmentTape::Memory memory() { return {step_, block_, scratch_, &host_}; }
 
   Tensor put(const std::vector<double>& values, Shape shape, DType type);
   Tensor put(const std::vector<double>& values, Shape shape) {
@@ -39,7 +40,7 @@ class TestDevice {
   cpu::CpuBackend backend_;
   DType compute_;
   std::vector<std::shared_ptr<void>> memory_;
-  Arena tensors_, step_, block_, scratch_;
+  Arena tensors_, step_, block_, scratch_, host_;
 };
 
 // Fourth-order central differences of f, whose value is a sum with `size` as sum of |terms|,

@@ -52,8 +52,8 @@ json documented_defaults() {
     "train": {"batch_size": 2, "gradient_accumulation": 4, "epochs": 1, "max_steps": null,
               "learning_rate": 2e-4, "schedule": "linear", "warmup_steps": 5,
               "weight_decay": 0.01, "max_grad_norm": 1.0, "optimizer": "adamw8bit",
-              "recompute": "auto", "seed": 3407, "log_every": 1, "eval_every": null,
-              "save_every": null, "keep": 2},
+              "recompute": "auto", "offload": "auto", "seed": 3407, "log_every": 1,
+              "eval_every": null, "save_every": null, "keep": 2},
     "classification": {"classes": {"0": " No", "1": " Yes"}}})");
 }
 
@@ -86,7 +86,7 @@ TEST_F(ConfigFile, EveryValueReachesTheStruct) {
     "train": {"batch_size": 3, "gradient_accumulation": 5, "epochs": 7, "max_steps": 11,
               "learning_rate": 0.5, "schedule": "cosine", "warmup_steps": 0, "weight_decay": 0,
               "max_grad_norm": 0, "optimizer": "adamw", "recompute": "attention_saved",
-              "seed": 4294967295, "log_every": 2, "eval_every": 4, "save_every": 6,
+              "offload": "all", "seed": 4294967295, "log_every": 2, "eval_every": 4, "save_every": 6,
               "keep": 9})"),
            {"data.validation=null", "data.loss_on=all", "data.too_long=drop",
             "data.image.min_pixels=784", "data.image.max_pixels=3920", "data.system=Be brief",
@@ -127,6 +127,7 @@ TEST_F(ConfigFile, EveryValueReachesTheStruct) {
   EXPECT_EQ(t.max_grad_norm, 0);
   EXPECT_FALSE(t.eight_bit);
   EXPECT_EQ(t.recompute, autograd::Recompute::attention_saved);
+  EXPECT_EQ(t.offload, Offload::all);
   EXPECT_EQ(t.seed, 4294967295u);
   EXPECT_EQ(t.log_every, 2);
   EXPECT_EQ(t.eval_every, 4);

@@ -88,7 +88,8 @@ TEST(ConfigValues, ChoicesAreTheDocumentedOnes) {
       {"data.loss_on", {"answer", "all"}},
       {"train.schedule", {"linear", "cosine", "constant"}},
       {"train.optimizer", {"adamw8bit", "adamw"}},
-      {"train.recompute", {"auto", "all", "attention_saved", "none"}}};
+      {"train.recompute", {"auto", "all", "attention_saved", "none"}},
+      {"train.offload", {"auto", "none", "all"}}};
   std::size_t choices = 0;
   for (const ConfigKey& key : config_keys()) {
     if (key.kind != KeyKind::choice) continue;

@@ -37,8 +37,9 @@ TEST_F(Fingerprint, HoldsEveryKeyThatMayNotChange) {
     if (may_change(key.path)) free.insert(key.path);
   }
   EXPECT_EQ(free, (std::set<std::string>{"device", "output", "data.threads", "train.epochs",
-                                         "train.max_steps", "train.recompute", "train.log_every",
-                                         "train.eval_every", "train.save_every", "train.keep"}));
+                                         "train.max_steps", "train.recompute", "train.offload",
+                                         "train.log_every", "train.eval_every", "train.save_every",
+                                         "train.keep"}));
 }
 
 TEST_F(Fingerprint, AChangedSettingIsNamedWithBothValues) {
@@ -84,8 +85,8 @@ TEST_F(Fingerprint, WhereAndWhenMayChange) {
   EXPECT_NO_THROW(check_fingerprint(
       checkpoint,
       with({"train.log_every=2", "train.eval_every=2", "train.save_every=2", "train.keep=5",
-            "train.recompute=all", "data.threads=2", "device=auto", "train.max_steps=9",
-            "train.epochs=3", "output=" + elsewhere},
+            "train.recompute=all", "train.offload=all", "data.threads=2", "device=auto",
+            "train.max_steps=9", "train.epochs=3", "output=" + elsewhere},
            9),
       false));
 }

@@ -7,6 +7,7 @@
 #include "medvqa/train/adapter_files.h"
 #include "medvqa/train/backend_factory.h"
 #include "medvqa/train/evaluate.h"
+#include "medvqa/train/policy.h"
 #include "medvqa/train/random_checkpoint.h"
 #include "tests/train/class_test_support.h"
 
@@ -19,6 +20,7 @@ void expect_equal(const ArenaSizes& real, const ArenaSizes& planned, const std::
   EXPECT_EQ(real.step, planned.step) << what;
   EXPECT_EQ(real.block, planned.block) << what;
   EXPECT_EQ(real.scratch, planned.scratch) << what;
+  EXPECT_EQ(real.host, planned.host) << what;
 }
 
 // Does all a run does, and compares every arena with the plan, to the byte.
@@ -34,7 +36,7 @@ void expect_plan_met(const Config& config, const std::string& what) {
   }
   if (!session.data().validation.examples.empty()) {
     evaluate(session.backend(), session.arenas(), session.model(), session.data(),
-             config.train.batch_size);
+             session.evaluation_samples());
   }
   effect_on_logits(session.backend(), session.arenas(), session.model(), last.front());
   expect_equal(session.arenas().peaks(), session.memory().sizes, what);
@@ -59,6 +61,8 @@ TEST_F(Plan, IsTheRealPeakOfEveryArena) {
   for (const char* setting : {"train.optimizer=adamw", "lora.dropout=0.2", "data.packing=false",
                               "train.batch_size=6", "data.validation=null"}) {
     expect_plan_met(load(folder_, c, {setting}), setting);
+    expect_plan_met(load(folder_, c, {setting, "train.offload=all", "train.recompute=auto"}),
+                    std::string(setting) + " train.offload=all");
   }
 }
 
@@ -101,6 +105,19 @@ constexpr MemoryPolicy kPolicies[] = {
     {autograd::Recompute::all, nn::Dequantize::per_segment},
     {autograd::Recompute::all, nn::Dequantize::per_use}};
 
+// All of them, and with everything on the host that can be there.
+std::vector<MemoryPolicy> every_policy() {
+  std::vector<MemoryPolicy> all(std::begin(kPolicies), std::end(kPolicies));
+  for (MemoryPolicy p : kPolicies) {
+    p.embedding = ops::Place::host;
+    all.push_back(p);
+    if (p.recompute == autograd::Recompute::none) continue;
+    p.points = ops::Place::host;
+    all.push_back(p);
+  }
+  return all;
+}
+
 // One step's gradients, bit for bit, and every arena's peak to the byte.
 TEST_F(Plan, NoPolicyChangesANumber) {
   for (const char* compute : {"f32", "bf16", "f16"}) {
@@ -111,25 +128,23 @@ TEST_F(Plan, NoPolicyChangesANumber) {
     PlannedWork work;
     work.train = batches;
     std::vector<std::vector<float>> expected;
-    for (const MemoryPolicy& policy : kPolicies) {
+    for (const MemoryPolicy& policy : every_policy()) {
       ModelInputs inputs = open_model(config, true);
       const MemoryPlan plan = plan_memory(session.backend().traits(), inputs, policy, work);
       const auto backend = make_backend("cpu");
       Arenas arenas(*backend, plan.sizes);
-      inputs.settings.dequantize = policy.dequantize;
+      apply(policy, inputs.settings);
       AdaptedModel model(*backend, arenas, *inputs.source, inputs.config, inputs.settings);
       load_adapter(*backend, *inputs.start, model);
       PassOptions options = session.pass_options(0);
-      options.recompute = policy.recompute;
-      options.keep_weights = policy.dequantize == nn::Dequantize::per_segment;
+      apply(policy, options);
       accumulate_gradients(*backend, arenas, model, batches, options);
       std::vector<std::vector<float>> gradients;
       for (const Tensor& g : model.gradients()) {
         gradients.emplace_back(static_cast<std::size_t>(g.elements()));
         backend->download(g, gradients.back().data(), g.bytes());
       }
-      const std::string what =
-          setting + " " + name_of(policy.recompute) + " weights " + name_of(policy.dequantize);
+      const std::string what = setting + " " + in_words(policy);
       expect_equal(arenas.peaks(), plan.sizes, what);
       if (expected.empty()) expected = gradients;
       EXPECT_EQ(gradients, expected) << what;
@@ -146,7 +161,10 @@ TEST_F(Plan, TheFirstPolicyThatFitsIsTaken) {
   work.train = batches_of(session, 0);
   const ops::DeviceTraits& device = session.backend().traits();
   const auto choice = [&](std::size_t capacity, std::optional<Recompute> asked = {}) {
-    const MemoryPlan p = choose_policy(device, session.model_inputs(), asked, capacity, work);
+    const auto all_work = [&](std::int64_t) { return work; };
+    const MemoryPlan p = choose_policy(device, session.model_inputs(),
+                                       {.recompute = asked, .batch_size = 2}, capacity, all_work)
+                             .plan;
     return name_of(p.policy.recompute) + " " + name_of(p.policy.dequantize);
   };
   std::vector<std::size_t> needs;

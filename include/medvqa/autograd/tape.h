@@ -26,6 +26,8 @@ struct SavedAttention {
     Tensor y, lse;
   };
   std::vector<Entry> entries;
+  // Where they lie: memory that outlives the block's.
+  std::function<Tensor(Shape, DType)> allocate;
 };
 
 struct TapeOptions {
@@ -41,7 +43,6 @@ struct TapeOptions {
   bool keep_weights = false;
   // Where attention saves to (forward) or takes from (replay); null: attention runs again.
   SavedAttention* attention = nullptr;
-  Arena* attention_arena = nullptr;
   // Key of the counter-based random numbers: one for every micro-batch of a run.
   std::uint64_t random_key = 0;
   bool dropout = false;

@@ -28,15 +28,11 @@ autograd::RotaryAngles rotary_angles(autograd::SegmentTape& tape,
                                      std::span<const std::int32_t> axis);
 
 // The input's patches [P, columns] in the compute type.
-Tensor upload_patches(autograd::SegmentTape& tape, const PackedInput& input, std::int64_t columns,
-                      DType compute);
+autograd::StepVar upload_patches(autograd::SegmentTape& tape, const PackedInput& input,
+                                 std::int64_t columns, DType compute);
 
 // Factors of rows [T] for an operation in that compute type: f32, or f64 with f64.
 Tensor upload_factors(autograd::SegmentTape& tape, std::span<const float> factors, DType compute);
-
-// The rows [T, C] of an embedding table for `ids`, in the residual stream's type.
-Tensor embed(autograd::SegmentTape& tape, const Tensor& table_VC,
-             std::span<const std::int32_t> ids);
 
 // i32 [N + 1] and the longest segment.
 autograd::Segments segments(autograd::SegmentTape& tape, std::span<const std::int32_t> cu_seqlens);

@@ -73,7 +73,8 @@ class Builder {
  public:
   Builder(ops::Backend& backend, const WeightSource& source, Arena& weights, Arena& adapters,
           DType compute, LoraOptions lora, QuantizeOnLoad quantize,
-          Dequantize dequantize = Dequantize::per_use, std::vector<std::int32_t> head_rows = {});
+          Dequantize dequantize = Dequantize::per_use, std::vector<std::int32_t> head_rows = {},
+          ops::Place embedding = ops::Place::device);
 
   DType compute() const { return compute_; }
   ops::Backend& backend() { return backend_; }
@@ -81,6 +82,13 @@ class Builder {
 
   // A dense tensor in the compute type, reshaped to `shape` in memory.
   Tensor dense(const TensorRequest& request, Shape shape);
+  // Where nn::Embedding puts its table, and the table as stored if that is the host.
+  ops::Place embedding() const { return embedding_; }
+  HostTensor read_on_host(const TensorRequest& request);
+  // Whether any was put there.
+  bool host_tables() const { return host_tables_; }
+  // Whether head() takes all rows of the vocabulary, frozen.
+  bool whole_head() const { return head_rows_.empty(); }
   // The matrix from hidden states to logits, `request` [V, C] where it is stored. Without
   // `head_rows` it is frozen: [V, C] in the compute type, or `tied`, the embedding, where that is
   // given. With them it is those rows in that order, [rows, C], trained: trained_head() then.
@@ -116,6 +124,8 @@ class Builder {
   QuantizeOnLoad quantize_;
   Dequantize dequantize_;
   std::vector<std::int32_t> head_rows_;
+  ops::Place embedding_;
+  bool host_tables_ = false;
   std::optional<Parameter> trained_head_;
   std::vector<std::shared_ptr<LoraModule>> modules_;
   ParameterCount count_;

@@ -52,6 +52,10 @@ struct HostNf4 {
   bool nested = false;
 };
 
+// Stored elements in another floating type, rounded to nearest even; as many.
+void convert_elements(std::span<const std::byte> from, DType from_type, std::span<std::byte> to,
+                      DType to_type);
+
 class WeightSource {
  public:
   virtual ~WeightSource() = default;

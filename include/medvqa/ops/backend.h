@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <optional>
 #include <string>
@@ -22,10 +23,17 @@ struct DeviceTraits {
   bool gemm_in_f16 = true;            // false: f16 products go through f32 copies
   std::size_t gemm_workspace = 0;     // bytes a product may use beside its operands
   bool attention_on_chip = false;     // true: tiles of scores never lie in device memory
+  bool own_memory = false;            // true: the device's memory is not the host's
   bool bf16_pairs = false;            // CPU: has dot products of bf16 pairs (AVX-512 BF16), no AMX
   std::int64_t nf4_product_rows = 0;  // up to so many rows nf4_product() stores no weight
   DType compute = DType::f32;  // what model.compute auto means: the fastest type it trains in
 };
+
+// Where something lies while no operation needs it.
+enum class Place : std::uint8_t { device, host };
+
+// A copy between host and device that runs beside the operations; 0: one that has ended.
+using Transfer = std::uint64_t;
 
 class Backend {
  public:
@@ -39,6 +47,8 @@ class Backend {
   virtual std::shared_ptr<void> allocate_memory(std::size_t bytes) = 0;
   // Bytes that are free on a device with memory of its own; nothing for one that uses the host's.
   virtual std::optional<std::size_t> free_memory() const { return {}; }
+  // Host memory a device copies from and to by itself (page-locked); null likewise.
+  virtual std::shared_ptr<void> allocate_host_memory(std::size_t bytes) = 0;
   // Where operations take temporaries from; their scope ends with the call.
   void use_scratch(Arena& scratch) { scratch_ = &scratch; }
   // Times every operation from now on, each to its end on the device; null: no more.
@@ -49,6 +59,14 @@ class Backend {
   void upload(const void* host, std::size_t bytes, const Tensor& dst);
   // Device to host, after everything queued before; the only call that waits.
   void download(const Tensor& src, void* host, std::size_t bytes);
+  // Device to memory of allocate_host_memory() and back, beside the operations and in the order of
+  // these calls. Each begins when the operations queued before it have ended, and neither waits:
+  // until await() what it reads must not be written, and what it writes not be read.
+  // Contiguous, same type and shape.
+  Transfer offload(const Tensor& src, const Tensor& host);
+  Transfer fetch(const Tensor& host, const Tensor& dst);
+  // Operations queued from now on begin when this transfer, and all before it, have ended.
+  void await(Transfer transfer);
   // Same type and shape; rows may be strided on either side.
   void copy(const Tensor& src, const Tensor& dst);
   // float to float of another type, rounded to nearest even.
@@ -111,6 +129,9 @@ class Backend {
 
   virtual void do_upload(const void* host, const Tensor& dst) = 0;
   virtual void do_download(const Tensor& src, void* host) = 0;
+  virtual Transfer do_offload(const Tensor& src, const Tensor& host) = 0;
+  virtual Transfer do_fetch(const Tensor& host, const Tensor& dst) = 0;
+  virtual void do_await(Transfer transfer) = 0;
   virtual void do_copy(const Tensor& src, const Tensor& dst) = 0;
   virtual void do_convert(const Tensor& src, const Tensor& dst) = 0;
   virtual void do_fill(const Tensor& dst, double value) = 0;

@@ -18,6 +18,7 @@ struct ModelSettings {
   nn::QuantizeOnLoad quantize = nn::QuantizeOnLoad::no;
   nn::Dequantize dequantize = nn::Dequantize::per_use;
   bool eight_bit_optimizer = true;
+  ops::Place embedding = ops::Place::device;  // of the table; one that the head reads stays
   // The rows of the vocabulary head that are kept and trained; none: the whole head, frozen.
   std::vector<std::int32_t> head_rows = {};
 };
@@ -39,6 +40,8 @@ class AdaptedModel {
   // Two a module, A then B, in the order of modules(); then the head if it is trained.
   std::span<const ops::AdamWTensor> trained() const { return trained_; }
   std::span<const Tensor> gradients() const { return gradients_; }
+  // Where the embedding table is.
+  ops::Place embedding() const { return embedding_; }
   // "MODULE.lora_A", "MODULE.lora_B", "head.weight".
   std::span<const std::string> trained_names() const { return names_; }
 
@@ -59,6 +62,7 @@ class AdaptedModel {
   std::vector<std::string> names_;
   nn::Parameter head_;
   std::vector<std::int32_t> head_rows_;
+  ops::Place embedding_ = ops::Place::device;
 };
 
 }  // namespace medvqa::train

@@ -1,4 +1,5 @@
-// The five kinds of device memory a run uses; one allocation each.
+// The five kinds of device memory a run uses, and the host memory it moves data through; one
+// allocation each.
 #pragma once
 
 #include <cstddef>
@@ -16,6 +17,8 @@ struct ArenaSizes {
   std::size_t step = 0;      // recompute points, gradients between segments, positions, loss
   std::size_t block = 0;     // one segment's tape, or all of them
   std::size_t scratch = 0;   // temporaries of one operation, dequantised weights
+  std::size_t host = 0;      // page-locked host memory: offloaded points, rows of the embedding
+  // Of the device.
   std::size_t total() const { return weights + adapters + step + block + scratch; }
 };
 
@@ -33,12 +36,13 @@ class Arenas {
   Arena& step() { return step_; }
   Arena& block() { return block_; }
   Arena& scratch() { return scratch_; }
-  autograd::SegmentTape::Memory step_memory() { return {step_, block_, scratch_}; }
+  Arena& host() { return host_; }
+  autograd::SegmentTape::Memory step_memory() { return {step_, block_, scratch_, &host_}; }
   ArenaSizes peaks() const;
 
  private:
-  std::shared_ptr<void> memory_[5];
-  Arena weights_, adapters_, step_, block_, scratch_;
+  std::shared_ptr<void> memory_[6];
+  Arena weights_, adapters_, step_, block_, scratch_, host_;
 };
 
 }  // namespace medvqa::train

@@ -49,6 +49,9 @@ struct DataConfig {
   int threads = 1;
 };
 
+// Whether the embedding table and the recompute points are kept in host memory.
+enum class Offload : std::uint8_t { automatic, none, all };
+
 enum class Schedule : std::uint8_t { linear, cosine, constant };
 
 struct TrainConfig {
@@ -60,6 +63,7 @@ struct TrainConfig {
   double weight_decay = 0.01, max_grad_norm = 1.0;
   bool eight_bit = true;
   std::optional<autograd::Recompute> recompute;  // none: auto
+  Offload offload = Offload::automatic;
   std::uint64_t seed = 3407;
   std::int64_t log_every = 1, keep = 2;
   std::optional<std::int64_t> eval_every, save_every;

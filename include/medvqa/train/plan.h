@@ -6,7 +6,7 @@
 #include <string>
 #include <vector>
 
-#include "medvqa/train/memory_plan.h"
+#include "medvqa/train/policy.h"
 
 namespace medvqa::train {
 
@@ -31,15 +31,18 @@ struct ModulePart {
 struct Plan {
   Device device;
   DType compute = DType::f32;
-  MemoryPlan memory;
+  MemoryPlan memory;                   // with the seconds of an optimizer step
+  std::vector<MemoryPlan> candidates;  // on a GPU: all that were compared, likewise
   std::size_t host = 0;  // beside the arenas, on a CPU: batches prepared ahead and the program
   std::vector<std::pair<autograd::Recompute, std::size_t>> policies;  // total bytes of each
   std::vector<ModulePart> modules;
-  double linear_flops = 0;               // of one optimizer step
-  double attention_flops = 0;            // of one optimizer step
+  double passes = 0;                     // of one optimizer step
   std::int64_t tokens = 0, patches = 0;  // of one worst sample
 
-  std::size_t total() const { return memory.sizes.total() + host; }
+  // Bytes the device gives; a CPU's pass memory is its own.
+  std::size_t total() const {
+    return memory.sizes.total() + host + (device.traits.own_memory ? 0 : memory.sizes.host);
+  }
   bool fits() const { return total() <= device.capacity; }
 };
 

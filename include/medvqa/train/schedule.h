@@ -29,4 +29,8 @@ std::vector<PlannedStep> plan_steps(const TrainConfig& train, const DataConfig& 
                                     std::int64_t examples,
                                     std::span<const std::int64_t> lengths = {});
 
+// Micro-batches of more than `samples` samples become several of at most that many, in order.
+std::vector<std::vector<std::int64_t>> in_passes(
+    const std::vector<std::vector<std::int64_t>>& micro_batches, std::int64_t samples);
+
 }  // namespace medvqa::train

@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "medvqa/train/evaluate.h"
-#include "medvqa/train/memory_plan.h"
+#include "medvqa/train/policy.h"
 #include "medvqa/train/run_inputs.h"
 #include "medvqa/train/schedule.h"
 
@@ -30,6 +30,8 @@ class Session {
   const DataInputs& data() const { return data_; }
   const std::vector<PlannedStep>& steps() const { return steps_; }
   const MemoryPlan& memory() const { return memory_; }
+  // Samples of a forward pass of evaluate().
+  std::int64_t evaluation_samples() const { return memory_.policy.samples_per_pass; }
 
   // What a pass of optimizer step `step` (0-based) uses.
   PassOptions pass_options(std::int64_t step) const;
@@ -40,6 +42,7 @@ class Session {
 
  private:
   void plan(Purpose purpose);
+  PlannedWork planned_work(Purpose purpose, std::int64_t samples_per_pass) const;
 
   const Config& config_;
   std::unique_ptr<ops::Backend> backend_;

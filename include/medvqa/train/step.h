@@ -13,8 +13,9 @@ struct PassOptions {
   bool training = true;
   autograd::Recompute recompute = autograd::Recompute::all;
   bool keep_weights = false;  // dequantised weights stay from a segment's replay to its backward
-  double loss_scale = 1;      // 1 / label tokens of the whole optimizer step
-  double gradient_scale = 1;  // a power of two in every gradient, see loss_scale.h
+  ops::Place points = ops::Place::device;  // of what a replay begins with
+  double loss_scale = 1;                   // 1 / label tokens of the whole optimizer step
+  double gradient_scale = 1;               // a power of two in every gradient, see loss_scale.h
   bool want_logits = false;
   bool dropout = false;
   std::uint64_t random_key = 0;

@@ -1,5 +1,8 @@
 #include "kernels/cuda/device_memory.h"
 
+#include <algorithm>
+#include <array>
+
 #include "machine.h"
 
 namespace medvqa::cuda {
@@ -95,6 +98,71 @@ std::shared_ptr<void> allocate_device_memory(std::size_t bytes) {
   }
   MEDVQA_CUDA_CALL(status);
   return {memory, [](void* p) { cudaFree(p); }};
+}
+
+std::shared_ptr<void> allocate_pinned_memory(std::size_t bytes) {
+  void* memory = nullptr;
+  const cudaError_t status = cudaHostAlloc(&memory, bytes == 0 ? 1 : bytes, cudaHostAllocDefault);
+  if (status == cudaErrorMemoryAllocation) {
+    (void)cudaGetLastError();
+    throw UserError(ExitCode::memory, "the system gives no " + std::to_string(bytes) +
+                                          " bytes of page-locked memory; set train.offload=none or "
+                                          "lower train.batch_size");
+  }
+  MEDVQA_CUDA_CALL(status);
+  return {memory, [](void* p) { cudaFreeHost(p); }};
+}
+
+// Copy n is marked by the event at n modulo their number. One whose event marks a later copy by
+// now has ended before that one.
+struct CopyQueue::State {
+  static constexpr std::uint64_t kEvents = 64;
+  cudaStream_t compute = nullptr;
+  cudaStream_t stream = nullptr;
+  cudaEvent_t queued = nullptr;
+  std::array<cudaEvent_t, kEvents> ended{};
+  std::uint64_t last = 0;
+
+  cudaEvent_t& event(std::uint64_t copy) { return ended[copy % kEvents]; }
+
+  std::uint64_t copy(void* to, const void* from, std::size_t bytes, cudaMemcpyKind kind) {
+    if (bytes == 0) return 0;
+    MEDVQA_CUDA_CALL(cudaEventRecord(queued, compute));
+    MEDVQA_CUDA_CALL(cudaStreamWaitEvent(stream, queued, 0));
+    MEDVQA_CUDA_CALL(cudaMemcpyAsync(to, from, bytes, kind, stream));
+    ++last;
+    MEDVQA_CUDA_CALL(cudaEventRecord(event(last), stream));
+    return last;
+  }
+};
+
+CopyQueue::CopyQueue(Stream compute) : state_(std::make_unique<State>()) {
+  state_->compute = compute;
+  state_->stream = make_stream();
+  MEDVQA_CUDA_CALL(cudaEventCreateWithFlags(&state_->queued, cudaEventDisableTiming));
+  for (cudaEvent_t& e : state_->ended) {
+    MEDVQA_CUDA_CALL(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+  }
+}
+
+CopyQueue::~CopyQueue() {
+  cudaStreamSynchronize(state_->stream);
+  for (cudaEvent_t e : state_->ended) cudaEventDestroy(e);
+  cudaEventDestroy(state_->queued);
+  destroy_stream(state_->stream);
+}
+
+std::uint64_t CopyQueue::to_host(void* host, const void* device, std::size_t bytes) {
+  return state_->copy(host, device, bytes, cudaMemcpyDeviceToHost);
+}
+
+std::uint64_t CopyQueue::to_device(void* device, const void* host, std::size_t bytes) {
+  return state_->copy(device, host, bytes, cudaMemcpyHostToDevice);
+}
+
+void CopyQueue::await(std::uint64_t copy) {
+  const std::uint64_t oldest = state_->last - std::min(state_->last, State::kEvents - 1);
+  MEDVQA_CUDA_CALL(cudaStreamWaitEvent(state_->compute, state_->event(std::max(copy, oldest)), 0));
 }
 
 void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream) {

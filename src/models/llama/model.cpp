@@ -36,14 +36,14 @@ nn::TensorRequest embedding_of(const Config& c) {
 
 Llama::Llama(const Config& c, nn::Builder& b)
     : config_(c),
-      embedding_VC_(b.dense(embedding_of(c), {c.vocabulary, c.channels})),
+      embedding_(b, embedding_of(c), c.tied_head && b.whole_head()),
       norm_([&] {
         for (std::int64_t i = 0; i < c.layers; ++i) {
           blocks_.emplace_back(b, "model.layers." + std::to_string(i), c);
         }
         return nn::RmsNorm(b, "model.norm", c.channels, c.eps);
       }()),
-      head_VC_(c.tied_head ? b.head(embedding_of(c), embedding_VC_)
+      head_VC_(c.tied_head ? b.head(embedding_of(c), embedding_.table_VC())
                            : b.head({"lm_head.weight", {c.vocabulary, c.channels}})) {}
 
 StepVar Llama::forward(SegmentTape& tape, const PackedInput& input) const {
@@ -52,7 +52,7 @@ StepVar Llama::forward(SegmentTape& tape, const PackedInput& input) const {
   const std::vector<std::vector<std::int32_t>> places{sequential_positions(input)};
   const auto angles = rotary_angles(tape, places, frequencies, axis);
   const auto samples = segments(tape, input.cu_seqlens);
-  StepVar x = tape.input(embed(tape, embedding_VC_, input.ids));
+  StepVar x = embedding_(tape, input.ids);
   for (const DecoderBlock& block : blocks_) {
     x = tape.run(block.name(), {x}, [&block, angles, samples](Tape& t, std::span<const Var> in) {
       return block.forward(t, in[0], angles, samples);

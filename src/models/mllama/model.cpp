@@ -13,10 +13,9 @@ Mllama::Mllama(const Config& c, nn::Builder& b)
     : config_(c),
       compute_(b.compute()),
       vision_(b, "model.vision_model", c.vision),
-      embedding_VC_(b.dense({"model.language_model.embed_tokens.weight",
-                             {c.text.vocabulary + kExtraRows, c.text.channels},
-                             nn::TensorRole::embedding},
-                            {c.text.vocabulary + kExtraRows, c.text.channels})),
+      embedding_(b, {"model.language_model.embed_tokens.weight",
+                     {c.text.vocabulary + kExtraRows, c.text.channels},
+                     nn::TensorRole::embedding}),
       head_VC_(b.dense({"lm_head.weight", {c.text.vocabulary, c.text.channels}},
                        {c.text.vocabulary, c.text.channels})),
       norm_([&] {
@@ -48,14 +47,12 @@ StepVar Mllama::forward(SegmentTape& tape, const PackedInput& input) const {
   const std::vector<std::vector<std::int32_t>> places{sequential_positions(input)};
   const auto angles = rotary_angles(tape, places, frequencies, axis);
   const auto samples = segments(tape, input.cu_seqlens);
-  const Tensor text = embed(tape, embedding_VC_, input.ids);
-
   // Without any picture the reference skips the cross-attention blocks.
   const bool has_images = !input.grids.empty();
   CrossRows rows;
   StepVar states;
   if (has_images) states = see(tape, input, rows);
-  StepVar x = tape.input(text);
+  StepVar x = embedding_(tape, input.ids);
   for (const auto& block : blocks_) {
     if (const auto* own = std::get_if<DecoderBlock>(&block)) {
       x = tape.run(own->name(), {x}, [own, angles, samples](Tape& t, std::span<const Var> in) {

@@ -3,6 +3,7 @@
 
 #include <array>
 #include <cmath>
+#include <utility>
 
 namespace medvqa::models::mllama {
 
@@ -173,7 +174,7 @@ Var VisionEmbedding::embed(Tape& t, const Var& pixels, const Rows& rows) const {
   return convert(t, y, nn::residual_type(y.value.dtype));
 }
 
-StepVar VisionEmbedding::forward(SegmentTape& tape, const Tensor& pixels,
+StepVar VisionEmbedding::forward(SegmentTape& tape, StepVar pixels,
                                  const std::vector<ImageRows>& images) const {
   const std::int64_t tokens = config_.tile_tokens();
   Indices patches, class_rows, pads, pre_tile, position, tile_position;
@@ -209,7 +210,7 @@ StepVar VisionEmbedding::forward(SegmentTape& tape, const Tensor& pixels,
   rows.position = upload_indices(tape, position);
   rows.tile_position = upload_indices(tape, tile_position);
   rows.is_patch = upload_factors(tape, is_patch, class_1C_.dtype);
-  return tape.run(name_, {tape.input(pixels)},
+  return tape.run(name_, {std::move(pixels)},
                   [this, rows](Tape& t, std::span<const Var> in) { return embed(t, in[0], rows); });
 }
 
@@ -276,10 +277,10 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input,
                              const std::vector<ImageRows>& images,
                              const std::vector<std::int32_t>& key_rows, const nn::Linear& projector,
                              DType compute) const {
-  const Tensor pixels = upload_patches(tape, input, config_.patch_columns(), compute);
+  StepVar pixels = upload_patches(tape, input, config_.patch_columns(), compute);
   const auto parts = attention_parts(tape, vision_parts(images, config_));
   std::vector<StepVar> features;
-  StepVar x = local(tape, embedding_.forward(tape, pixels, images), parts, features);
+  StepVar x = local(tape, embedding_.forward(tape, std::move(pixels), images), parts, features);
   x = between(tape, x, images);
   // The last block has hardly a row to leave out: unused slots are keys of the text before a
   // picture (cross_layout), and padding is 28 rows of 6,432, whose keys and values its tokens

@@ -2,6 +2,7 @@
 #include "medvqa/models/qwen2_5_vl/vision.h"
 
 #include <algorithm>
+#include <utility>
 
 namespace medvqa::models::qwen2_5_vl {
 
@@ -128,8 +129,8 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
 
   const Tensor to_windows = upload_indices(tape, patches);
   const Tensor to_images = upload_indices(tape, inverse(order.merged));
-  const Tensor pixels = upload_patches(tape, input, c.patch_columns(), compute);
-  StepVar x = tape.run(name_ + ".patch_embed", {tape.input(pixels)},
+  StepVar pixels = upload_patches(tape, input, c.patch_columns(), compute);
+  StepVar x = tape.run(name_ + ".patch_embed", {std::move(pixels)},
                        [this, to_windows](Tape& t, std::span<const Var> in) {
                          return gather_rows(t, patch_embedding_(t, in[0], {.joins_residual = true}),
                                             to_windows);

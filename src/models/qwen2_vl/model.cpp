@@ -18,10 +18,11 @@ Qwen2Vl::Qwen2Vl(const Config& c, std::unique_ptr<ImageTower> vision, nn::Builde
     : config_(c),
       compute_(b.compute()),
       vision_(std::move(vision)),
-      embedding_VC_(b.dense({"model.language_model.embed_tokens.weight",
-                             {c.text.vocabulary, c.text.channels},
-                             nn::TensorRole::embedding},
-                            {c.text.vocabulary, c.text.channels})),
+      embedding_(b,
+                 {"model.language_model.embed_tokens.weight",
+                  {c.text.vocabulary, c.text.channels},
+                  nn::TensorRole::embedding},
+                 c.tied_head),
       norm_([&] {
         for (std::int64_t i = 0; i < c.text.layers; ++i) {
           blocks_.emplace_back(b, "model.language_model.layers." + std::to_string(i), c.text);
@@ -34,8 +35,7 @@ Qwen2Vl::Qwen2Vl(const Config& c, std::unique_ptr<ImageTower> vision, nn::Builde
 }
 
 StepVar Qwen2Vl::embed(SegmentTape& tape, const PackedInput& input) const {
-  const Tensor text = models::embed(tape, embedding_VC_, input.ids);
-  if (input.grids.empty()) return tape.input(text);
+  if (input.grids.empty()) return embedding_(tape, input.ids);
 
   std::vector<std::int32_t> rows;
   for (std::size_t i = 0; i < input.ids.size(); ++i) {
@@ -44,9 +44,10 @@ StepVar Qwen2Vl::embed(SegmentTape& tape, const PackedInput& input) const {
   const Tensor image_rows =
       upload(tape, std::span<const std::int32_t>(rows), {static_cast<std::int64_t>(rows.size())});
   const StepVar features = vision_->forward(tape, input, compute_);
-  return tape.run("model.language_model.embed_tokens, with image features", {features},
-                  [text, image_rows](Tape& t, std::span<const Var> in) {
-                    return splice(t, text, in[0], image_rows);
+  StepVar text = embedding_(tape, input.ids);
+  return tape.run("model.language_model.embed_tokens, with image features", {text, features},
+                  [image_rows](Tape& t, std::span<const Var> in) {
+                    return splice(t, in[0].value, in[1], image_rows);
                   });
 }
 

@@ -2,6 +2,7 @@
 #include "medvqa/models/qwen2_vl/vision.h"
 
 #include <cmath>
+#include <utility>
 
 #include "medvqa/models/frequencies.h"
 
@@ -125,8 +126,8 @@ StepVar VisionTower::forward(SegmentTape& tape, const PackedInput& input, DType 
   const auto angles = patch_angles(tape, patch_positions(input.grids, config_.merge_size), config_);
   const auto frames = segments(tape, frame_boundaries(input.grids));
 
-  const Tensor pixels = upload_patches(tape, input, config_.patch_columns(), compute);
-  StepVar x = tape.run(name_ + ".patch_embed", {tape.input(pixels)},
+  StepVar pixels = upload_patches(tape, input, config_.patch_columns(), compute);
+  StepVar x = tape.run(name_ + ".patch_embed", {std::move(pixels)},
                        [this](Tape& t, std::span<const Var> in) {
                          return patch_embedding_(t, in[0], {.joins_residual = true});
                        });

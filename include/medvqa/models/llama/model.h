@@ -6,6 +6,7 @@
 
 #include "medvqa/models/decoder_config.h"
 #include "medvqa/models/model.h"
+#include "medvqa/nn/embedding.h"
 
 namespace medvqa::models::llama {
 
@@ -29,7 +30,7 @@ class Llama final : public Model {
 
  private:
   Config config_;
-  Tensor embedding_VC_;
+  nn::Embedding embedding_;
   std::vector<DecoderBlock> blocks_;
   nn::RmsNorm norm_;
   Tensor head_VC_;

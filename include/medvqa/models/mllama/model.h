@@ -7,6 +7,7 @@
 #include "medvqa/models/mllama/cross_block.h"
 #include "medvqa/models/mllama/vision.h"
 #include "medvqa/models/model.h"
+#include "medvqa/nn/embedding.h"
 
 namespace medvqa::models::mllama {
 
@@ -28,7 +29,8 @@ class Mllama final : public Model {
   Config config_;
   DType compute_;
   VisionTower vision_;
-  Tensor embedding_VC_, head_VC_;
+  nn::Embedding embedding_;
+  Tensor head_VC_;
   std::vector<std::variant<DecoderBlock, CrossBlock>> blocks_;
   nn::RmsNorm norm_;
   nn::Linear projector_;

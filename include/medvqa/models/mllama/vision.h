@@ -38,7 +38,7 @@ class VisionEmbedding {
  public:
   VisionEmbedding(nn::Builder& builder, const std::string& name, const VisionConfig& config);
   // [images * rows_of_an_image, C]; padding is zero.
-  autograd::StepVar forward(autograd::SegmentTape& tape, const Tensor& pixels_PK,
+  autograd::StepVar forward(autograd::SegmentTape& tape, autograd::StepVar pixels_PK,
                             const std::vector<ImageRows>& images) const;
   const std::string& name() const { return name_; }
 

@@ -7,6 +7,7 @@
 #include "medvqa/models/decoder_block.h"
 #include "medvqa/models/model.h"
 #include "medvqa/models/qwen2_vl/vision.h"
+#include "medvqa/nn/embedding.h"
 
 namespace medvqa::models::qwen2_vl {
 
@@ -19,7 +20,7 @@ class Qwen2Vl final : public Model {
     return norm_(tape, x);
   }
   const Tensor& head_weight() const override {
-    return config_.tied_head ? embedding_VC_ : head_VC_;
+    return config_.tied_head ? embedding_.table_VC() : head_VC_;
   }
 
  private:
@@ -28,7 +29,8 @@ class Qwen2Vl final : public Model {
   Config config_;
   DType compute_;
   std::unique_ptr<ImageTower> vision_;
-  Tensor embedding_VC_, head_VC_;
+  nn::Embedding embedding_;
+  Tensor head_VC_;
   std::vector<DecoderBlock> blocks_;
   nn::RmsNorm norm_;
 };
