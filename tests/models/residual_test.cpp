@@ -2,6 +2,7 @@
 #include <gtest/gtest.h>
 
 #include "tests/models/tiny_qwen2_vl.h"
+#include "tests/support/op_case.h"
 
 namespace medvqa::models::testing_models {
 namespace {

@@ -245,7 +245,9 @@ TEST(Linear, AddsToAnF32ResidualInF16) {
     const bool wide = with_residual || joins;
     EXPECT_EQ(y.value.dtype, wide ? DType::f32 : DType::f16);
     t.backward(y, wide ? wide_seed : seed);
-    if (with_residual) EXPECT_EQ(d.get(dresidual), d.get(seed));
+    if (with_residual) {
+      EXPECT_EQ(d.get(dresidual), d.get(seed));
+    }
     const LoraModule& m = *builder.modules().front();
     EXPECT_EQ(d.scratch().used(), 0u);
     return Run{d.get(y.value), d.get(dx), d.get(m.a.grad), d.get(m.b.grad)};
