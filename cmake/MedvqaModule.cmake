@@ -37,15 +37,18 @@ if(MEDVQA_SANITIZE)
   endif()
 endif()
 
-# medvqa_module(<name> [SOURCE_DIR dir] [DEPS public...] [PRIVATE_DEPS private...])
-# Makes the library medvqa_<name> of every .cpp under src/<name>, or under SOURCE_DIR.
+# medvqa_module(<name> [SOURCE_DIR dir] [DEPS public...] [PRIVATE_DEPS private...] [WITHOUT file])
+# Makes the library medvqa_<name> of every .cpp under src/<name>, or under SOURCE_DIR, but WITHOUT.
 function(medvqa_module name)
-  cmake_parse_arguments(ARG "" "SOURCE_DIR" "DEPS;PRIVATE_DEPS" ${ARGN})
+  cmake_parse_arguments(ARG "" "SOURCE_DIR;WITHOUT" "DEPS;PRIVATE_DEPS" ${ARGN})
   if(NOT ARG_SOURCE_DIR)
     set(ARG_SOURCE_DIR src/${name})
   endif()
   file(GLOB_RECURSE sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/${ARG_SOURCE_DIR}/*.cpp)
   list(FILTER sources EXCLUDE REGEX "/main\\.cpp$")
+  if(ARG_WITHOUT)
+    list(FILTER sources EXCLUDE REGEX "/${ARG_WITHOUT}$")
+  endif()
   if(sources)
     add_library(medvqa_${name} STATIC ${sources})
     target_link_libraries(medvqa_${name} PUBLIC ${ARG_DEPS}
@@ -57,6 +60,17 @@ function(medvqa_module name)
     target_link_libraries(medvqa_${name} INTERFACE ${ARG_DEPS})
     target_include_directories(medvqa_${name} INTERFACE ${PROJECT_SOURCE_DIR}/include
                                ${PROJECT_SOURCE_DIR})
+  endif()
+endfunction()
+
+# medvqa_devices(<name> kernels...): the library medvqa_<name> that makes backends of these kernels.
+# A program links one of them; which devices it has is decided there.
+function(medvqa_devices name)
+  add_library(medvqa_${name} STATIC ${PROJECT_SOURCE_DIR}/src/train/backend_factory.cpp)
+  target_link_libraries(medvqa_${name} PUBLIC medvqa_kernels_cpu ${ARGN}
+                        PRIVATE medvqa_flags fmt::fmt)
+  if(ARGN)
+    target_compile_definitions(medvqa_${name} PRIVATE MEDVQA_CUDA)
   endif()
 endfunction()
 

@@ -13,6 +13,7 @@ namespace medvqa::cpu {
 
 CpuBackend::CpuBackend() : matmuls_(std::make_unique<MatmulCache>()) {
 #if defined(__x86_64__)
+  if (__builtin_cpu_supports("avx512bf16") != 0) traits_.compute = DType::bf16;
   if (__builtin_cpu_supports("avx2") == 0 || __builtin_cpu_supports("fma") == 0) {
     throw UserError(ExitCode::device,
                     "this processor lacks AVX2 or FMA, which the CPU kernels need; run on a newer "
@@ -28,6 +29,12 @@ CpuBackend::CpuBackend() : matmuls_(std::make_unique<MatmulCache>()) {
 }
 
 CpuBackend::~CpuBackend() = default;
+
+std::string CpuBackend::version() {
+  const dnnl_version_t* v = dnnl_version();
+  return "oneDNN " + std::to_string(v->major) + "." + std::to_string(v->minor) + "." +
+         std::to_string(v->patch);
+}
 
 std::shared_ptr<void> CpuBackend::allocate_memory(std::size_t bytes) {
   const std::size_t rounded = (bytes / kArenaAlignment + 1) * kArenaAlignment;

@@ -14,6 +14,8 @@ class MatmulCache;
 class CpuBackend final : public ops::Backend {
  public:
   // Uses OpenMP's number of threads. UserError(ExitCode::device) on a processor without AVX2.
+  // The library behind the products, in words.
+  static std::string version();
   CpuBackend();
   ~CpuBackend() override;
   const ops::DeviceTraits& traits() const override { return traits_; }
@@ -35,6 +37,7 @@ class CpuBackend final : public ops::Backend {
   void do_gemm(const ops::Gemm& p, const Tensor& scratch) override;
   void do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) override;
   void do_dequantize_nf4(const ops::Nf4Weight& weight, const Tensor& y_OI) override;
+  void do_nf4_product(const ops::Nf4Product& p, const Tensor& scratch) override;
   void do_quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) override;
   void do_rms_norm(const ops::RmsNorm& p) override;
   void do_rms_norm_backward(const ops::RmsNormBackward& p) override;

@@ -14,6 +14,8 @@ CudaBackend::CudaBackend(int device)
   traits_.name = limits_.name;
   traits_.attention_on_chip = true;
   traits_.own_memory = true;
+  traits_.nf4_product_rows = 64;
+  traits_.compute = limits_.architecture >= 80 ? DType::bf16 : DType::f16;
 }
 
 CudaBackend::~CudaBackend() {
@@ -40,6 +42,25 @@ ops::Transfer CudaBackend::do_fetch(const Tensor& host, const Tensor& dst) {
 
 void CudaBackend::do_await(ops::Transfer transfer) {
   copies_->await(transfer);
+}
+
+int CudaBackend::devices() {
+  return device_count();
+}
+
+std::string CudaBackend::version() {
+  return device_software() + ", " + Products::version();
+}
+
+std::optional<std::size_t> CudaBackend::free_memory() const {
+  return free_device_memory();
+}
+
+void CudaBackend::do_wait() noexcept {
+  try {
+    synchronise(stream_);
+  } catch (const DeviceError&) {  // stays with the device until it is asked again
+  }
 }
 
 void CudaBackend::do_upload(const void* host, const Tensor& dst) {

@@ -6,6 +6,8 @@
 #pragma once
 
 #include <memory>
+#include <optional>
+#include <string>
 
 #include "kernels/cuda/device_memory.h"
 #include "kernels/cuda/products.h"
@@ -17,12 +19,19 @@ struct UpdateState;  // update_state.h
 
 class CudaBackend final : public ops::Backend {
  public:
+  // Devices of this machine; 0 without a driver. UserError(ExitCode::device) for a driver older
+  // than this program.
+  static int devices();
+  // What it was built with and for, and what the driver is for: for people.
+  static std::string version();
+
   // UserError(ExitCode::device) where there is no such device.
   explicit CudaBackend(int device = 0);
   ~CudaBackend() override;
   const ops::DeviceTraits& traits() const override { return traits_; }
   std::shared_ptr<void> allocate_memory(std::size_t bytes) override;
   std::shared_ptr<void> allocate_host_memory(std::size_t bytes) override;
+  std::optional<std::size_t> free_memory() const override;
 
  private:
   void do_upload(const void* host, const Tensor& dst) override;
@@ -37,6 +46,7 @@ class CudaBackend final : public ops::Backend {
   void do_gemm(const ops::Gemm& p, const Tensor& scratch) override;
   void do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) override;
   void do_dequantize_nf4(const ops::Nf4Weight& weight, const Tensor& y_OI) override;
+  void do_nf4_product(const ops::Nf4Product& p, const Tensor& scratch) override;
   void do_quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) override;
   void do_rms_norm(const ops::RmsNorm& p) override;
   void do_rms_norm_backward(const ops::RmsNormBackward& p) override;
@@ -59,6 +69,7 @@ class CudaBackend final : public ops::Backend {
   void do_linear_cross_entropy(const ops::LinearCrossEntropy& p, const Tensor& scratch) override;
   void do_global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) override;
   void do_adamw(const ops::AdamW& p) override;
+  void do_wait() noexcept override;
 
   DeviceLimits limits_;
   Stream stream_ = nullptr;

@@ -23,8 +23,14 @@ struct DeviceLimits {
   std::size_t memory_bytes = 0;  // of the device
 };
 
-// UserError(ExitCode::device) where there is no such device.
+// 0 without a driver. UserError(ExitCode::device) if the driver is too old for this program.
+int device_count();
+// Toolkit, architectures built for and driver, in words.
+std::string device_software();
+// UserError(ExitCode::device) where there is no such device, or one older than the kernels.
 DeviceLimits device_limits(int device);
+// Of the device in use.
+std::size_t free_device_memory();
 
 Stream make_stream();
 void destroy_stream(Stream stream);

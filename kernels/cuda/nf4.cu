@@ -4,8 +4,8 @@
 #include <cstdint>
 
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/cuda/device/nf4_blocks.h"
 #include "kernels/cuda/device/reduce.h"
-#include "kernels/cuda/device/storage.h"
 
 namespace medvqa::cuda {
 
@@ -18,35 +18,13 @@ constexpr int kThreads = 256;
 constexpr int kWords = 4;
 constexpr int kWordElements = 8;
 
-struct Blocks {
-  const std::uint8_t* packed;
-  const void* absmax;  // float, or codes of a byte if nested
-  const float* code;
-  const float* nested_absmax;
-  const float* nested_map;
-  float nested_offset;
-  std::int64_t nested_block_size;
-  std::int64_t block_size;
-};
-
-template <bool Nested>
-__device__ float block_absmax(const Blocks& w, std::int64_t block) {
-  if constexpr (Nested) {
-    const float mapped = w.nested_map[static_cast<const std::uint8_t*>(w.absmax)[block]];
-    return quant::nested_value(mapped, w.nested_absmax[block / w.nested_block_size],
-                               w.nested_offset);
-  } else {
-    return static_cast<const float*>(w.absmax)[block];
-  }
-}
-
 // R: what the checkpoint says values are rounded to; T: what they are stored as.
 template <class T, class R>
 __device__ T rounded(float value) {
   return from_float<T>(to_float(from_float<R>(value)));
 }
 
-// Eight elements from eight codes, the first in the high nibble of the first byte.
+// Eight elements from eight codes.
 template <class T, class R>
 __device__ void store_word(const float* code, float absmax, std::uint32_t word, T* y) {
   constexpr int kVector = sizeof(T) == 2 ? 8 : 4;
@@ -55,16 +33,14 @@ __device__ void store_word(const float* code, float absmax, std::uint32_t word, 
     Vector<T, kVector> v;
 #pragma unroll
     for (int i = 0; i < kVector; ++i) {
-      const int element = part * kVector + i;
-      const int shift = element / 2 * 8 + (element % 2 == 0 ? 4 : 0);
-      v[i] = rounded<T, R>(code[(word >> shift) & 15u] * absmax);
+      v[i] = rounded<T, R>(code[nf4_code_at(word, part * kVector + i)] * absmax);
     }
     store_vector(y + part * kVector, v);
   }
 }
 
 template <class T, class R, bool Nested>
-__global__ void __launch_bounds__(kThreads) dequantize_kernel(Blocks w, std::int64_t n, T* y) {
+__global__ void __launch_bounds__(kThreads) dequantize_kernel(Nf4Blocks w, std::int64_t n, T* y) {
   __shared__ float code[16];  // sixteen banks: no lookup waits for another
   if (threadIdx.x < 16) code[threadIdx.x] = w.code[threadIdx.x];
   __syncthreads();
@@ -126,20 +102,12 @@ void CudaBackend::do_dequantize_nf4(const ops::Nf4Weight& w, const Tensor& y_OI)
   if (n == 0) return;
   MEDVQA_CHECK(w.block_size % kWordElements == 0, "nf4: a word of codes must lie in one block");
   MEDVQA_CHECK(aligned(w.packed.data) && aligned(y_OI.data), "nf4: tensors must be aligned to 16");
-  const Blocks blocks{.packed = elements_of<std::uint8_t>(w.packed),
-                      .absmax = w.absmax.data,
-                      .code = elements_of<float>(w.code),
-                      .nested_absmax = w.nested() ? elements_of<float>(w.nested_absmax) : nullptr,
-                      .nested_map = w.nested() ? elements_of<float>(w.nested_map) : nullptr,
-                      .nested_offset = w.nested_offset,
-                      .nested_block_size = w.nested_block_size,
-                      .block_size = w.block_size};
   const unsigned grid = blocks_for(n, kThreads * kWords * kWordElements);
   dispatch_storage(y_OI.dtype, [&]<class T>() {
     dispatch_storage(w.rounded_to, [&]<class R>() {
       const auto kernel =
           w.nested() ? dequantize_kernel<T, R, true> : dequantize_kernel<T, R, false>;
-      launch(kernel, grid, kThreads, 0, stream_, blocks, n, elements_of<T>(y_OI));
+      launch(kernel, grid, kThreads, 0, stream_, nf4_blocks(w), n, elements_of<T>(y_OI));
     });
   });
 }

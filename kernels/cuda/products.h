@@ -3,6 +3,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 
 #include "kernels/cuda/device_memory.h"
 #include "medvqa/ops/backend.h"
@@ -16,6 +17,8 @@ class Products {
   Products(const Products&) = delete;
   Products& operator=(const Products&) = delete;
 
+  // The library behind, in words.
+  static std::string version();
   // What ops::scratch_bytes must know of these products; the backend names the device.
   ops::DeviceTraits traits() const;
   // Without an activation.

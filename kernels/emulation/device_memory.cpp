@@ -17,6 +17,18 @@ DeviceLimits device_limits(int) {
           .memory_bytes = std::size_t{1} << 30};
 }
 
+int device_count() {
+  return 1;
+}
+
+std::string device_software() {
+  return "CUDA kernels emulated";
+}
+
+std::size_t free_device_memory() {
+  return device_limits(0).memory_bytes;
+}
+
 Stream make_stream() {
   return nullptr;
 }

@@ -15,6 +15,10 @@ ops::DeviceTraits Products::traits() const {
   return state_->cpu.traits();
 }
 
+std::string Products::version() {
+  return "products by the CPU";
+}
+
 // The CPU's products take their temporaries from the scratch memory of the call.
 void Products::gemm(const ops::Gemm& p, const Tensor& scratch) {
   Arena arena("scratch", scratch.data, scratch.bytes());

@@ -7,6 +7,7 @@
 #include "medvqa/app/commands.h"
 #include "medvqa/app/printable.h"
 #include "medvqa/core/error.h"
+#include "medvqa/train/backend_factory.h"
 
 namespace medvqa::app {
 
@@ -21,6 +22,7 @@ Usage: medvqa VERB [OPTIONS]        medvqa-train [OPTIONS] means medvqa train
   init    write a random checkpoint in Hugging Face layout
   export  merge an adapter into its base, or spell it for older libraries
   data    draw a synthetic data set (data synth), look a data set over (data check)
+  doctor  show what is built in, the devices, and their measured ceilings
 
 medvqa VERB --help lists a verb's options.
 Research and education only; not validated for clinical use.
@@ -28,10 +30,11 @@ Research and education only; not validated for clinical use.
 
 int dispatch(const std::vector<std::string>& arguments) {
   if (arguments.empty()) {
-    throw UserError(ExitCode::usage,
-                    "no verb given, expected train, plan, init, export or data; see --help");
+    throw UserError(
+        ExitCode::usage,
+        "no verb given, expected train, plan, init, export, data or doctor; see --help");
   }
-  const std::string verb = arguments.front();
+  const std::string& verb = arguments.front();
   const std::vector<std::string> rest(arguments.begin() + 1, arguments.end());
   if (verb == "train") {
     for (const std::string& a : rest) {
@@ -45,6 +48,7 @@ int dispatch(const std::vector<std::string>& arguments) {
   if (verb == "init") return command_init(rest);
   if (verb == "export") return command_export(rest);
   if (verb == "data") return command_data(rest);
+  if (verb == "doctor") return command_doctor(rest);
   if (verb == "--help" || verb == "-h" || verb == "help") {
     std::cout << kUsage;
     return 0;
@@ -54,8 +58,8 @@ int dispatch(const std::vector<std::string>& arguments) {
     return 0;
   }
   throw UserError(ExitCode::usage,
-                  fmt::format("unknown verb \"{}\", expected train, plan, init, export or data; "
-                              "see --help",
+                  fmt::format("unknown verb \"{}\", expected train, plan, init, export, data "
+                              "or doctor; see --help",
                               verb));
 }
 
@@ -67,7 +71,7 @@ int report(ExitCode code, const std::string& message) {
 }  // namespace
 
 std::string version_text() {
-  return "medvqa " MEDVQA_VERSION " (cpu)";
+  return fmt::format("medvqa {} ({})", MEDVQA_VERSION, fmt::join(train::built_in(), "; "));
 }
 
 int run(const std::string& program, std::vector<std::string> arguments) {

@@ -46,6 +46,7 @@ StepVar SegmentTape::input(Shape shape, DType dtype) {
 
 TapeOptions SegmentTape::tape_options(Mode mode) const {
   return {.mode = mode,
+          .inference = !options_.training,
           .keep_weights = options_.keep_weights,
           .attention = nullptr,
           .random_key = options_.random_key,

@@ -2,6 +2,8 @@
 
 #include <utility>
 
+#include "medvqa/ops/scratch.h"
+
 namespace medvqa::nn {
 
 using autograd::Tape;
@@ -96,11 +98,21 @@ Linear::Forward Linear::begin(Tape& t, std::int64_t rows, const Epilogue& epilog
   return saved;
 }
 
+// In inference, where the device multiplies few rows without storing W: y = x W' + bias + residual.
+bool Linear::few_rows(Tape& t, const Tensor& x, const Tensor& y, const Epilogue& epilogue) const {
+  if (!t.options().inference || !nf4_ || epilogue.activation != ops::Activation::none) return false;
+  ops::Nf4Product product{.x_MI = x, .weight = *nf4_, .y_MO = y, .bias_O = bias_};
+  if (!ops::fused(product, t.backend().traits())) return false;
+  if (epilogue.residual) product.residual_MO = epilogue.residual->value;
+  t.backend().nf4_product(product);
+  return true;
+}
+
 // y = x W' + bias + residual, and the activation if no adapter follows. Where one does and an
 // activation after it, the sum goes straight to saved.preactivation.
 void Linear::base(Tape& t, const Tensor& x, const Tensor& y, const Forward& saved,
                   const Epilogue& epilogue) const {
-  if (!saved.wanted) return;
+  if (!saved.wanted || few_rows(t, x, y, epilogue)) return;
   Arena::Scope scope(t.scratch());
   Gemm product{.a = x, .transpose_b = Transpose::yes, .c = y, .bias_N = bias_};
   product.b = saved.weight ? saved.weight : weight(t.backend(), t.scratch());

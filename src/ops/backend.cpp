@@ -96,6 +96,11 @@ Tensor Backend::take_scratch(std::size_t bytes) {
   return scratch().allocate({static_cast<std::int64_t>(bytes)}, DType::u8);
 }
 
+void Backend::use_profile(Profile* profile) {
+  profile_ = profile;
+  if (profile != nullptr) profile->wait_with([this] { do_wait(); });
+}
+
 void Backend::upload(const void* host, std::size_t bytes, const Tensor& dst) {
   check_contiguous("upload", "dst", dst);
   MEDVQA_CHECK(bytes == dst.bytes(), fmt::format("upload: {} bytes to {}", bytes, dst.str()));
@@ -108,24 +113,6 @@ void Backend::download(const Tensor& src, void* host, std::size_t bytes) {
   MEDVQA_CHECK(bytes == src.bytes(), fmt::format("download: {} bytes of {}", bytes, src.str()));
   const ProfiledSection section(profile_, "download");
   do_download(src, host);
-}
-
-Transfer Backend::offload(const Tensor& src, const Tensor& host) {
-  check_like_rows("offload", "host", host, src);
-  check_contiguous("offload", "src", src);
-  const ProfiledSection section(profile_, "offload");
-  return do_offload(src, host);
-}
-
-Transfer Backend::fetch(const Tensor& host, const Tensor& dst) {
-  check_like_rows("fetch", "dst", dst, host);
-  check_contiguous("fetch", "host", host);
-  const ProfiledSection section(profile_, "fetch");
-  return do_fetch(host, dst);
-}
-
-void Backend::await(Transfer transfer) {
-  if (transfer != 0) do_await(transfer);
 }
 
 void Backend::copy(const Tensor& src, const Tensor& dst) {
@@ -183,6 +170,32 @@ void Backend::dequantize_nf4(const Nf4Weight& w, const Tensor& y_OI) {
   check_like("dequantize_nf4", "code", w.code, Tensor(nullptr, DType::f32, {16}));
   const ProfiledSection section(profile_, "dequantize_nf4");
   do_dequantize_nf4(w, y_OI);
+}
+
+void Backend::nf4_product(const Nf4Product& p) {
+  const char* op = "nf4_product";
+  check_shape(op, "x", p.x_MI, {p.y_MO.dim(0), p.weight.in});
+  check_contiguous(op, "x", p.x_MI);
+  check_shape(op, "y", p.y_MO, {p.x_MI.dim(0), p.weight.out});
+  check_type(op, "y", p.y_MO, p.x_MI.dtype);
+  if (p.bias_O) check_like(op, "bias", p.bias_O, Tensor(nullptr, p.y_MO.dtype, {p.weight.out}));
+  if (p.residual_MO) check_like(op, "residual", p.residual_MO, p.y_MO);
+  const ProfiledSection section(profile_, op, operations(p));
+  do_nf4_product(p, take_scratch(scratch_bytes(p, traits())));
+}
+
+void Backend::compose_nf4_product(const Nf4Product& p, const Tensor& scratch) {
+  Arena arena("scratch", scratch.data, scratch.bytes());
+  const Tensor w = arena.allocate({p.weight.out, p.weight.in}, p.x_MI.dtype);
+  do_dequantize_nf4(p.weight, w);
+  const Gemm product{.a = p.x_MI,
+                     .b = w,
+                     .transpose_b = Transpose::yes,
+                     .c = p.y_MO,
+                     .bias_N = p.bias_O,
+                     .residual_MN = p.residual_MO};
+  const auto rest = static_cast<std::int64_t>(scratch_bytes(product, traits()));
+  do_gemm(product, arena.allocate({rest}, DType::u8));
 }
 
 void Backend::quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) {

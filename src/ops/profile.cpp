@@ -12,6 +12,10 @@ double operations(const Gemm& p) {
   return 2 * static_cast<double>(p.c.elements()) * static_cast<double>(inner);
 }
 
+double operations(const Nf4Product& p) {
+  return 2 * static_cast<double>(p.y_MO.elements()) * static_cast<double>(p.weight.in);
+}
+
 double operations(const Attention& p) {
   const double all = 4 * static_cast<double>(p.q_THD.elements()) * static_cast<double>(p.max_k);
   return p.causal ? all / 2 : all;

@@ -49,6 +49,18 @@ std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& trait
   return most;
 }
 
+bool fused(const Nf4Product& p, const DeviceTraits& traits) {
+  constexpr std::int64_t kColumns = 128, kBlock = 32;
+  return p.x_MI.dim(0) <= traits.nf4_product_rows && size_of(p.x_MI.dtype) == 2 &&
+         p.weight.in % kColumns == 0 && p.weight.block_size % kBlock == 0;
+}
+
+std::size_t scratch_bytes(const Nf4Product& p, const DeviceTraits& traits) {
+  if (fused(p, traits)) return 0;
+  const Tensor w(nullptr, p.x_MI.dtype, {p.weight.out, p.weight.in});
+  return aligned(w.bytes()) + scratch_bytes(Gemm{.a = p.x_MI, .b = w, .c = p.y_MO}, traits);
+}
+
 // Scores; q; y; k transposed, v.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
   if (traits.attention_on_chip) return 0;

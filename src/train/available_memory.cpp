@@ -11,6 +11,8 @@ namespace {
 
 namespace fs = std::filesystem;
 
+// Not measured on a device yet: cuBLASLt's kernels are loaded when a product first needs them.
+constexpr std::size_t kLoadedLater = std::size_t{256} << 20;
 constexpr std::size_t kUnknown = std::numeric_limits<std::size_t>::max();
 
 // The number after `key` in lines "key number ..."; with an empty key the file's first word.
@@ -83,8 +85,19 @@ std::size_t available_memory(const fs::path& root) {
   return std::min(system, left_in_groups(root));
 }
 
-std::size_t usable_memory() {
-  return available_memory() / 5 * 4;
+std::size_t available_memory(const ops::Backend& backend) {
+  const std::optional<std::size_t> own = backend.free_memory();
+  return own ? *own : available_memory();
+}
+
+std::string memory_owner(const ops::Backend& backend) {
+  return backend.free_memory() ? backend.traits().name : "the machine";
+}
+
+std::size_t usable_memory(const ops::Backend& backend) {
+  const std::size_t available = available_memory(backend);
+  if (!backend.free_memory()) return available / 5 * 4;
+  return available - std::min(available, kLoadedLater);
 }
 
 }  // namespace medvqa::train

@@ -46,7 +46,7 @@ void shuffle_images(DataInputs& data, const DataConfig& config, std::uint64_t se
 
 Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
   const auto backend = make_backend(config.device);
-  ModelInputs model = open_model(config, true);
+  ModelInputs model = open_model(config, true, backend->traits());
   DataInputs data = open_data(config, model);
   if (data.validation.examples.empty()) {
     throw UserError(ExitCode::config,
@@ -64,13 +64,14 @@ Evaluation evaluate_only(const Config& config, bool with_shuffled_images) {
     return work;
   };
   const MemoryPlan plan =
-      choose_policy(backend->traits(), model, request, usable_memory(), passes).plan;
+      choose_policy(backend->traits(), model, request, usable_memory(*backend), passes).plan;
   apply(plan.policy, model.settings);
-  if (plan.sizes.total() > available_memory()) {
+  const std::size_t available = available_memory(*backend);
+  if (plan.sizes.total() > available) {
     throw UserError(ExitCode::memory,
-                    fmt::format("the evaluation needs {} bytes and the machine has {} left; lower "
+                    fmt::format("the evaluation needs {} bytes and {} has {} left; lower "
                                 "train.batch_size or data.image.max_pixels",
-                                plan.sizes.total(), available_memory()));
+                                plan.sizes.total(), memory_owner(*backend), available));
   }
   Arenas arenas(*backend, plan.sizes);
   AdaptedModel adapted(*backend, arenas, *model.source, model.config, model.settings);

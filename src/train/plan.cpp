@@ -41,12 +41,13 @@ Device cuda_device(const std::string& name, std::size_t memory, DType compute) {
   Device d;
   d.name = name;
   d.capacity = memory > kCudaContext ? memory - kCudaContext : 0;
-  d.compute = compute;
+  d.usable = d.capacity;
   d.built_in = false;
   d.traits.name = name;
   d.traits.gemm_workspace = kCudaWorkspace;
   d.traits.attention_on_chip = true;
   d.traits.own_memory = true;
+  d.traits.compute = compute;
   return d;
 }
 
@@ -132,8 +133,8 @@ Device find_device(const std::string& name, const Config& config) {
   if (name.empty()) {
     const auto backend = make_backend(config.device);
     return {.name = backend->traits().name,
-            .capacity = available_memory(),
-            .compute = auto_compute(),
+            .capacity = available_memory(*backend),
+            .usable = usable_memory(*backend),
             .built_in = true,
             .traits = backend->traits()};
   }
@@ -152,12 +153,9 @@ Device find_device(const std::string& name, const Config& config) {
 }
 
 Plan make_plan(const Config& config, const std::string& device) {
-  ModelInputs model = open_model(config, false);
   Plan plan;
   plan.device = find_device(device, config);
-  if (config.model.compute == "auto" && !plan.device.built_in) {
-    model.settings.compute = plan.device.compute;
-  }
+  const ModelInputs model = open_model(config, false, plan.device.traits);
   plan.compute = model.settings.compute;
   const auto objective = make_objective(config.data);
   const auto work_of = [&](std::int64_t samples) {
@@ -175,12 +173,11 @@ Plan make_plan(const Config& config, const std::string& device) {
     const MemoryPlan m = plan_memory(plan.device.traits, model, {.recompute = r}, whole);
     plan.policies.emplace_back(r, m.sizes.total() + plan.host);
   }
-  // On this machine as `train` chooses: it leaves some to the system.
-  const std::size_t usable = plan.device.built_in ? usable_memory() : plan.device.capacity;
   const PolicyRequest request{.recompute = config.train.recompute,
                               .offload = config.train.offload,
                               .batch_size = config.train.batch_size};
-  count_time(config, choose_policy(plan.device.traits, model, request, usable, work_of), plan);
+  count_time(config, choose_policy(plan.device.traits, model, request, plan.device.usable, work_of),
+             plan);
   plan.tokens = worst.tokens() / worst.samples();
   plan.patches = worst.patch_rows / worst.samples();
   const PlannedWork pass = work_of(plan.memory.policy.samples_per_pass);
@@ -210,7 +207,7 @@ std::vector<std::string> changes_that_fit(const Config& config, const std::strin
   }
   const std::string& compute = config.model.compute;
   if (compute == "f32" ||
-      (compute == "auto" && find_device(device, config).compute == DType::f32)) {
+      (compute == "auto" && find_device(device, config).traits.compute == DType::f32)) {
     add("model.compute=\"bf16\"", [](Config& c) { c.model.compute = "bf16"; });
   }
   if (config.model.quantization != "nf4") {

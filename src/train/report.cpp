@@ -27,9 +27,11 @@ std::string grouped(std::int64_t value) {
   return digits;
 }
 
-std::string device_line(const Session& session, const std::string& device) {
-  return fmt::format("device {}: {} threads, {:.1f} GiB free; compute {}", device,
-                     std::thread::hardware_concurrency(), mebibytes(available_memory()) / 1024,
+std::string device_line(const Session& session) {
+  const ops::Backend& device = session.backend();
+  return fmt::format("device {}: {} threads, {:.1f} GiB free; compute {}", device.traits().name,
+                     std::thread::hardware_concurrency(),
+                     mebibytes(available_memory(device)) / 1024,
                      medvqa::name_of(session.model_inputs().settings.compute));
 }
 
@@ -90,11 +92,11 @@ std::string on_one_line(const std::string& text) {
 
 }  // namespace
 
-std::vector<std::string> start_report(const Session& session, const std::string& device) {
+std::vector<std::string> start_report(const Session& session) {
   const MemoryPlan& m = session.memory();
   const data::Example& first = session.data().train.examples.front();
   const TrainConfig& train = session.config().train;
-  std::vector<std::string> lines{device_line(session, device)};
+  std::vector<std::string> lines{device_line(session)};
   lines.push_back(fmt::format("{} parameters, {} trainable in {} linears{}",
                               grouped(m.parameters.frozen + m.parameters.trainable),
                               grouped(m.parameters.trainable), session.model().modules().size(),

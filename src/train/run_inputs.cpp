@@ -13,22 +13,15 @@
 
 namespace medvqa::train {
 
-DType auto_compute() {
-#if defined(__x86_64__)
-  if (__builtin_cpu_supports("avx512bf16") != 0) return DType::bf16;
-#endif
-  return DType::f32;
-}
-
 namespace {
 
 using nn::LinearKind;
 
-DType compute_of(const std::string& name) {
+DType compute_of(const std::string& name, const ops::DeviceTraits& device) {
   if (name == "f32") return DType::f32;
   if (name == "bf16") return DType::bf16;
   if (name == "f16") return DType::f16;
-  return auto_compute();
+  return device.compute;
 }
 
 bool chosen_by_kind(const LoraConfig& c, LinearKind kind) {
@@ -142,13 +135,13 @@ void add_places(const std::vector<data::Record>& records, const std::vector<std:
 
 }  // namespace
 
-ModelInputs open_model(const Config& config, bool need_weights) {
+ModelInputs open_model(const Config& config, bool need_weights, const ops::DeviceTraits& device) {
   ModelInputs m;
   m.folder = io::find_model_folder(config.model.path);
   m.config = io::read_model_config(m.folder);
   check_task(config.task, m.config.value("model_type", ""));
   m.config["vision_features"] = config.model.vision_features;
-  m.settings.compute = compute_of(config.model.compute);
+  m.settings.compute = compute_of(config.model.compute, device);
   m.settings.eight_bit_optimizer = config.train.eight_bit;
   m.settings.head_rows = head_rows(config.data, m.folder, need_weights);
   if (io::has_weights(m.folder)) {

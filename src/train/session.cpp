@@ -13,7 +13,7 @@ namespace medvqa::train {
 Session::Session(const Config& config, Purpose purpose)
     : config_(config),
       backend_(make_backend(config.device)),
-      model_(open_model(config, true)),
+      model_(open_model(config, true, backend_->traits())),
       data_(open_data(config, model_)) {
   std::vector<std::int64_t> lengths;
   for (const data::Example& e : data_.train.examples) {
@@ -64,21 +64,22 @@ void Session::plan(Purpose purpose) {
                               .offload = config_.train.offload,
                               .batch_size = config_.train.batch_size,
                               .host_capacity = available_memory() / 2};
-  memory_ = choose_policy(backend_->traits(), model_, request, usable_memory(), [&](auto samples) {
-              return planned_work(purpose, samples);
-            }).plan;
+  memory_ = choose_policy(backend_->traits(), model_, request, usable_memory(*backend_),
+                          [&](auto samples) { return planned_work(purpose, samples); })
+                .plan;
   apply(memory_.policy, model_.settings);
   for (PlannedStep& step : steps_) {
     step.micro_batches = in_passes(step.micro_batches, memory_.policy.samples_per_pass);
   }
-  if (memory_.sizes.total() > available_memory()) {
+  const std::size_t available = available_memory(*backend_);
+  if (memory_.sizes.total() > available) {
     const std::vector<std::string> changes = changes_that_fit(config_, "");
     throw UserError(
         ExitCode::memory,
         fmt::format(
-            "the run needs {} bytes and the machine has {} left; what would make it fit: "
+            "the run needs {} bytes and {} has {} left; what would make it fit: "
             "{}; see medvqa plan",
-            memory_.sizes.total(), available_memory(),
+            memory_.sizes.total(), memory_owner(*backend_), available,
             changes.empty() ? "a larger machine" : fmt::format("{}", fmt::join(changes, ", "))));
   }
 }

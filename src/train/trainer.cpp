@@ -77,8 +77,8 @@ class Trainer {
   std::optional<Evaluation> evaluation_;
 };
 
-void report(const Session& session, const std::string& device) {
-  for (const std::string& line : start_report(session, device)) spdlog::info("{}", line);
+void report(const Session& session) {
+  for (const std::string& line : start_report(session)) spdlog::info("{}", line);
   for (const std::string& line : too_long_report(session.data())) spdlog::warn("{}", line);
 }
 
@@ -213,7 +213,7 @@ Outcome Trainer::run() {
 }
 
 Outcome Trainer::loop() {
-  report(session_, session_.backend().traits().name);
+  report(session_);
   if (folder_.checkpoint()) {
     progress_ = restore_checkpoint(*folder_.checkpoint(), session_.backend(), session_.model());
     spdlog::info("resumed after step {} from {}", progress_.step, folder_.checkpoint()->string());
@@ -255,7 +255,7 @@ Outcome train(const Config& config, const TrainerOptions& options) {
   if (options.dry_run) {
     Session session(config, Session::Purpose::train);
     checked_fingerprint(config, options.folder, session);
-    report(session, session.backend().traits().name);
+    report(session);
     return Outcome::finished;
   }
   return Trainer(config, options).run();

@@ -33,6 +33,22 @@ def case_version(medvqa: Medvqa) -> None:
     holds(succeeds(medvqa.run("train", "--version")).out == version, "train --version differs")
 
 
+def case_doctor_measures_the_cpu(medvqa: Medvqa) -> None:
+    """Devices with their ceilings, as text and as JSON; the types that auto may mean."""
+    text = succeeds(medvqa.run("doctor", "--no-measure", "--device", "cpu")).out
+    holds("oneDNN" in text and "GiB free" in text and "TFLOP/s" not in text, text)
+    report = json.loads(succeeds(medvqa.run("doctor", "--json", "--device", "cpu")).out)
+    (cpu,) = report["devices"]
+    holds(cpu["compute"] in ("f32", "bf16") and cpu["threads"] >= 1, str(cpu))
+    # No machine that runs this copies less, or multiplies less, a second.
+    holds(cpu["copy_bytes_per_second"] > 1e8, str(cpu))
+    holds(set(cpu["gemm_flops_per_second"]) == {"f32", cpu["compute"]}, str(cpu))
+    holds(all(rate > 1e9 for rate in cpu["gemm_flops_per_second"].values()), str(cpu))
+    fails(medvqa.run("doctor", "--device", "tpu"), 3, "tpu")
+    fails(medvqa.run("doctor", "--device", "cuda:99"), 9, "cuda:99" if "cuda: " not in
+          medvqa.run("--version").out else "99")
+
+
 def case_the_link_trains(medvqa: Medvqa) -> None:
     """medvqa-train means medvqa train, also through another link."""
     link = medvqa.executable.with_name("medvqa-train")

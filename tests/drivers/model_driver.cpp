@@ -69,7 +69,7 @@ void run(const std::filesystem::path& config_file, const std::filesystem::path& 
          const std::filesystem::path& outputs) {
   const Config config = load_config(config_file, {}, {});
   const auto backend = make_backend(config.device);
-  const ModelInputs model = open_model(config, true);
+  const ModelInputs model = open_model(config, true, backend->traits());
   const MicroBatch batch = read_batch(inputs);
   PlannedWork work;
   work.train = {batch};

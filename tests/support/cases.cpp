@@ -12,6 +12,7 @@ const std::vector<OpGroup>& op_groups() {
                                            {"gemm", gemm_cases},
                                            {"gemm_group", gemm_group_cases},
                                            {"dequantize_nf4", dequantize_nf4_cases},
+                                           {"nf4_product", nf4_product_cases},
                                            {"quantize_nf4", quantize_nf4_cases},
                                            {"rms_norm", rms_norm_cases},
                                            {"rms_norm_backward", rms_norm_backward_cases},

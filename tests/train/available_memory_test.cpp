@@ -5,6 +5,7 @@
 #include <filesystem>
 #include <fstream>
 
+#include "medvqa/train/backend_factory.h"
 #include "tests/train/train_test_support.h"
 
 namespace medvqa::train {
@@ -28,7 +29,8 @@ class AvailableMemory : public ::testing::Test {
 TEST_F(AvailableMemory, OfThisMachineIsPlausible) {
   EXPECT_GT(available_memory(), std::size_t{1} << 20);
   EXPECT_LT(available_memory(), std::size_t{1} << 50);
-  EXPECT_LT(usable_memory(), available_memory());
+  const auto backend = make_backend("cpu");
+  EXPECT_LT(usable_memory(*backend), available_memory(*backend));
 }
 
 TEST_F(AvailableMemory, IsTheSystemsWithoutLimits) {

@@ -16,11 +16,11 @@ TEST(Report, MarksWhatTheLossIsComputedOn) {
   const Config config = load(folder, fixture_config(folder));
   const Session session(config, Session::Purpose::train);
   std::string all;
-  for (const std::string& line : start_report(session, "test")) {
+  for (const std::string& line : start_report(session)) {
     EXPECT_EQ(line.find('\n'), std::string::npos);
     all += line + "\n";
   }
-  for (const char* part : {"device test", "trainable", "memory MiB", "<image x ", "<|im_end|>]]",
+  for (const char* part : {"device cpu: ", "trainable", "memory MiB", "<image x ", "<|im_end|>]]",
                            "4 optimizer steps of 2 x 2"}) {
     EXPECT_NE(all.find(part), std::string::npos) << part << " in\n" << all;
   }

@@ -18,6 +18,8 @@ int command_init(const std::vector<std::string>& arguments);
 int command_export(const std::vector<std::string>& arguments);
 // `data` takes a word of its own: synth or check.
 int command_data(const std::vector<std::string>& arguments);
+// Devices and libraries of this machine and this program.
+int command_doctor(const std::vector<std::string>& arguments);
 int command_data_check(const std::vector<std::string>& arguments);
 
 // A path as given, or a bare name among the shipped configurations. UserError(ExitCode::config)

@@ -37,6 +37,8 @@ struct TapeOptions {
     replay,   // remembers; the block's value is known, so its last product may be left out
   };
   Mode mode = Mode::forward;
+  // No forward here is ever run again: it may take ways whose rounding is their own.
+  bool inference = false;
   // Dequantised weights stay from the forward for the backward, instead of being made twice.
   bool keep_weights = false;
   // Where attention saves to (forward) or takes from (replay); null: attention runs again.

@@ -57,6 +57,8 @@ class Linear {
   Forward begin(autograd::Tape& t, std::int64_t rows, const Epilogue& epilogue) const;
   void base(autograd::Tape& t, const Tensor& x, const Tensor& y, const Forward& saved,
             const Epilogue& epilogue) const;
+  bool few_rows(autograd::Tape& t, const Tensor& x, const Tensor& y,
+                const Epilogue& epilogue) const;
   ops::Gemm lora_down(autograd::Tape& t, const Tensor& x, const Forward& saved) const;
   void lora_up(autograd::Tape& t, const Tensor& y, const Forward& saved,
                const Epilogue& epilogue) const;

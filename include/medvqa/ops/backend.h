@@ -7,6 +7,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "medvqa/core/arena.h"
@@ -18,11 +19,13 @@ namespace medvqa::ops {
 // What sizes of scratch depend on; see scratch.h.
 struct DeviceTraits {
   std::string name;
-  int threads = 1;                 // CPU: worker threads
-  bool gemm_in_f16 = true;         // false: f16 products go through f32 copies
-  std::size_t gemm_workspace = 0;  // bytes a product may use beside its operands
-  bool attention_on_chip = false;  // true: tiles of scores never lie in device memory
-  bool own_memory = false;         // true: the device's memory is not the host's
+  int threads = 1;                    // CPU: worker threads
+  bool gemm_in_f16 = true;            // false: f16 products go through f32 copies
+  std::size_t gemm_workspace = 0;     // bytes a product may use beside its operands
+  bool attention_on_chip = false;     // true: tiles of scores never lie in device memory
+  std::int64_t nf4_product_rows = 0;  // up to so many rows nf4_product() stores no weight
+  DType compute = DType::f32;  // what model.compute auto means: the fastest type it trains in
+  bool own_memory = false;     // true: the device's memory is not the host's
 };
 
 // Where something lies while no operation needs it.
@@ -43,10 +46,12 @@ class Backend {
   virtual std::shared_ptr<void> allocate_memory(std::size_t bytes) = 0;
   // Host memory a device copies from and to by itself (page-locked); null likewise.
   virtual std::shared_ptr<void> allocate_host_memory(std::size_t bytes) = 0;
+  // Bytes that are free on a device with memory of its own; nothing for one that uses the host's.
+  virtual std::optional<std::size_t> free_memory() const { return {}; }
   // Where operations take temporaries from; their scope ends with the call.
   void use_scratch(Arena& scratch) { scratch_ = &scratch; }
-  // Times every operation from now on; null: no more. Only for a device whose calls wait.
-  void use_profile(Profile* profile) { profile_ = profile; }
+  // Times every operation from now on, each to its end on the device; null: no more.
+  void use_profile(Profile* profile);
 
   // --- moving bytes -------------------------------------------------------------------------
   // Host to device; the host memory may be reused at once. `bytes` must equal dst.bytes().
@@ -75,6 +80,7 @@ class Backend {
   void gemm_group(std::span<const Gemm> group);
   // y_OI = dequantised weight, rounded to weight.rounded_to, then converted to y's type.
   void dequantize_nf4(const Nf4Weight& weight, const Tensor& y_OI);
+  void nf4_product(const Nf4Product& p);
   // packed: u8 [ceil(n/2)], absmax: f32 [ceil(n/64)]; x: f32, bf16 or f16 with n elements.
   void quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax);
 
@@ -112,6 +118,10 @@ class Backend {
   void global_norm(std::span<const Tensor> tensors, const Tensor& norm_1);
   void adamw(const AdamW& p);
 
+ protected:
+  // nf4_product as a dequantisation and a product.
+  void compose_nf4_product(const Nf4Product& p, const Tensor& scratch);
+
  private:
   Arena& scratch() const;
   Tensor take_scratch(std::size_t bytes);
@@ -128,6 +138,7 @@ class Backend {
   virtual void do_gemm(const Gemm& p, const Tensor& scratch) = 0;
   virtual void do_gemm_group(std::span<const Gemm> group, const Tensor& scratch) = 0;
   virtual void do_dequantize_nf4(const Nf4Weight& weight, const Tensor& y_OI) = 0;
+  virtual void do_nf4_product(const Nf4Product& p, const Tensor& scratch) = 0;
   virtual void do_quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) = 0;
   virtual void do_rms_norm(const RmsNorm& p) = 0;
   virtual void do_rms_norm_backward(const RmsNormBackward& p) = 0;
@@ -150,6 +161,8 @@ class Backend {
   virtual void do_linear_cross_entropy(const LinearCrossEntropy& p, const Tensor& scratch) = 0;
   virtual void do_global_norm(std::span<const Tensor> tensors, const Tensor& norm_1) = 0;
   virtual void do_adamw(const AdamW& p) = 0;
+  // Until everything queued has ended; what went wrong there is the next call's error.
+  virtual void do_wait() noexcept {}
 
   Arena* scratch_ = nullptr;
   Profile* profile_ = nullptr;

@@ -49,6 +49,9 @@ class DryBackend final : public Backend {
   void do_dequantize_nf4(const Nf4Weight& w, const Tensor& y) override {
     now_ += static_cast<double>(w.packed.bytes() + w.absmax.bytes() + y.bytes()) / rates_.memory;
   }
+  void do_nf4_product(const Nf4Product& p, const Tensor&) override {
+    compute(count_.linear, operations(p));
+  }
   void do_quantize_nf4(const Tensor&, const Tensor&, const Tensor&) override {}
   void do_rms_norm(const RmsNorm&) override {}
   void do_rms_norm_backward(const RmsNormBackward&) override {}

@@ -60,6 +60,17 @@ struct Nf4Weight {
   bool nested() const { return absmax.dtype == DType::u8; }
 };
 
+// y = x W' [+ bias] [+ residual], W as dequantize_nf4 makes it, sums in the accumulator type and
+// rounded once: for few rows, where reading W is the work and a device need not store it.
+// x_MI: float, contiguous. y_MO, residual_MO, bias_O: the type of x; the residual may be y itself.
+struct Nf4Product {
+  Tensor x_MI;
+  Nf4Weight weight;
+  Tensor y_MO;
+  Tensor bias_O = {};
+  Tensor residual_MO = {};
+};
+
 // y = x * inv_rms * w,  inv_rms = 1 / sqrt(mean_C(x^2) + eps).    Zhang & Sennrich 2019, eq. 4
 // As in transformers, x * inv_rms is rounded to the type of x before w multiplies it.
 // x_TC, y_TC: float, may not alias. w_C: float. inv_rms_T: accumulator type, kept for backward.

@@ -3,8 +3,10 @@
 
 #include <chrono>
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <string>
+#include <utility>
 
 #include "medvqa/ops/params.h"
 
@@ -14,6 +16,7 @@ namespace medvqa::ops {
 // as if every sample were as long as the longest, half of it if causal; its backward, which makes
 // the scores again, is 2.5 times the forward.
 double operations(const Gemm& p);
+double operations(const Nf4Product& p);
 double operations(const Attention& p);
 double operations(const AttentionBackward& p);
 double operations(const LinearCrossEntropy& p);
@@ -27,6 +30,11 @@ class Profile {
   };
 
   void add(const char* name, double seconds, double count);
+  // What ends a section on a device whose calls only queue their work.
+  void wait_with(std::function<void()> wait) { wait_ = std::move(wait); }
+  void wait() const {
+    if (wait_) wait_();
+  }
   void clear() { entries_.clear(); }
   const std::map<std::string, Entry>& entries() const { return entries_; }
   double seconds() const;
@@ -35,6 +43,7 @@ class Profile {
 
  private:
   std::map<std::string, Entry> entries_;
+  std::function<void()> wait_;
 };
 
 // Measures its own life if there is a profile to write to.
@@ -46,6 +55,7 @@ class ProfiledSection {
   }
   ~ProfiledSection() {
     if (profile_ == nullptr) return;
+    profile_->wait();
     const auto life = std::chrono::steady_clock::now() - begin_;
     profile_->add(name_, std::chrono::duration<double>(life).count(), count_);
   }

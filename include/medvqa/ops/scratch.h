@@ -12,6 +12,10 @@ namespace medvqa::ops {
 // f16 products on a device without them: f32 copies of a, b and c.
 std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits);
 std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& traits);
+// The dequantised weight and what its product takes; nothing where the two are one kernel.
+std::size_t scratch_bytes(const Nf4Product& p, const DeviceTraits& traits);
+// Whether they are: few rows of a 16-bit type whose kernel takes 128 columns at a time.
+bool fused(const Nf4Product& p, const DeviceTraits& traits);
 // Per thread: tiles of scores, and a head's keys and values in the type products read. Where scores
 // stay on the chip: nothing, and the backward's delta, as large as lse.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits);

@@ -12,9 +12,9 @@ namespace medvqa::train {
 
 struct Device {
   std::string name;
-  std::size_t capacity = 0;    // bytes a run may use
-  DType compute = DType::f32;  // what model.compute auto means there
-  bool built_in = true;        // false: figures are estimates
+  std::size_t capacity = 0;  // bytes
+  std::size_t usable = 0;    // of these, what `train` would take
+  bool built_in = true;      // false: figures are estimates
   ops::DeviceTraits traits;
 };
 

@@ -11,7 +11,7 @@
 namespace medvqa::train {
 
 // The start-up report, a line each: device, model, memory, data, one sample, steps.
-std::vector<std::string> start_report(const Session& session, const std::string& device);
+std::vector<std::string> start_report(const Session& session);
 
 // What data.too_long dropped, a line for the training and one for the validation samples; nothing
 // if all were kept.

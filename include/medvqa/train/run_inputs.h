@@ -16,9 +16,6 @@
 
 namespace medvqa::train {
 
-// What model.compute "auto" means on this processor: bf16 where it multiplies it, else f32.
-DType auto_compute();
-
 // The model a configuration names. Without weights in the folder `source` only describes them.
 struct ModelInputs {
   std::filesystem::path folder;
@@ -29,8 +26,10 @@ struct ModelInputs {
   io::AdapterSettings adapter;
 };
 
-// `need_weights`: UserError(ExitCode::model) if the folder has only a config.json.
-ModelInputs open_model(const Config& config, bool need_weights);
+// `need_weights`: UserError(ExitCode::model) if the folder has only a config.json. `device` says
+// what model.compute auto means.
+ModelInputs open_model(const Config& config, bool need_weights,
+                       const ops::DeviceTraits& device = {});
 
 struct DataInputs {
   std::shared_ptr<const Objective> objective;

@@ -22,6 +22,7 @@ class Session {
 
   const Config& config() const { return config_; }
   ops::Backend& backend() { return *backend_; }
+  const ops::Backend& backend() const { return *backend_; }
   Arenas& arenas() { return *arenas_; }
   AdaptedModel& model() { return *adapted_; }
   const AdaptedModel& model() const { return *adapted_; }

@@ -7,18 +7,63 @@
 
 namespace medvqa::cuda {
 
-DeviceLimits device_limits(int device) {
+namespace {
+
+// A version as CUDA numbers it: 1000 major + 10 minor.
+std::string version_text(int version) {
+  return std::to_string(version / 1000) + "." + std::to_string(version % 1000 / 10);
+}
+
+// Of the driver, 0 without one.
+int driver_version() {
+  int version = 0;
+  return cudaDriverGetVersion(&version) == cudaSuccess ? version : 0;
+}
+
+}  // namespace
+
+int device_count() {
   int count = 0;
   const cudaError_t found = cudaGetDeviceCount(&count);
-  if (found != cudaSuccess || device >= count) {
-    throw UserError(ExitCode::device, "there is no CUDA device " + std::to_string(device) + " (" +
+  if (found == cudaSuccess) return count;
+  (void)cudaGetLastError();
+  const int driver = driver_version();
+  // CUDA says so, too, where there is no driver at all.
+  if (found == cudaErrorInsufficientDriver && driver != 0) {
+    throw UserError(ExitCode::device, "the NVIDIA driver is for CUDA " + version_text(driver) +
+                                          ", this program needs CUDA " +
+                                          version_text(CUDART_VERSION) +
+                                          "; update the driver or set device=cpu");
+  }
+  if (found == cudaErrorInsufficientDriver || found == cudaErrorNoDevice) return 0;
+  throw UserError(ExitCode::device, std::string("the CUDA devices cannot be listed: ") +
+                                        cudaGetErrorString(found) +
+                                        "; look at nvidia-smi, or set device=cpu");
+}
+
+std::string device_software() {
+  const int driver = driver_version();
+  return "CUDA " + version_text(CUDART_VERSION) + " for sm_" MEDVQA_CUDA_BUILT_FOR ", " +
+         (driver == 0 ? "no driver" : "driver for CUDA " + version_text(driver));
+}
+
+DeviceLimits device_limits(int device) {
+  const int count = device_count();
+  if (device < 0 || device >= count) {
+    throw UserError(ExitCode::device, "there is no CUDA device " + std::to_string(device) + ", " +
                                           std::to_string(count) +
-                                          " found: " + cudaGetErrorString(found) +
-                                          "); set device=cpu or look at nvidia-smi");
+                                          " found; set device=cpu or look at nvidia-smi");
   }
   MEDVQA_CUDA_CALL(cudaSetDevice(device));
   cudaDeviceProp properties{};
   MEDVQA_CUDA_CALL(cudaGetDeviceProperties(&properties, device));
+  constexpr int kOldest = 75;
+  if (10 * properties.major + properties.minor < kOldest) {
+    throw UserError(ExitCode::device, std::string(properties.name) + " has compute capability " +
+                                          std::to_string(properties.major) + "." +
+                                          std::to_string(properties.minor) +
+                                          ", the kernels need 7.5 (T4) or newer; set device=cpu");
+  }
   return {.name = properties.name,
           .architecture = 10 * properties.major + properties.minor,
           .multiprocessors = properties.multiProcessorCount,
@@ -34,6 +79,12 @@ Stream make_stream() {
 
 void destroy_stream(Stream stream) {
   cudaStreamDestroy(stream);
+}
+
+std::size_t free_device_memory() {
+  std::size_t left = 0, all = 0;
+  MEDVQA_CUDA_CALL(cudaMemGetInfo(&left, &all));
+  return left;
 }
 
 std::shared_ptr<void> allocate_device_memory(std::size_t bytes) {

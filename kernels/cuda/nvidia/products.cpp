@@ -185,6 +185,11 @@ const Products::State::Plan& Products::State::plan(const ops::Gemm& p, const Ten
 Products::Products(Stream stream) : state_(std::make_unique<State>(stream)) {}
 Products::~Products() = default;
 
+std::string Products::version() {
+  const std::size_t version = cublasLtGetVersion();  // 10000 major + 100 minor + patch
+  return "cuBLASLt " + std::to_string(version / 10000) + "." + std::to_string(version / 100 % 100);
+}
+
 ops::DeviceTraits Products::traits() const {
   ops::DeviceTraits traits;
   traits.gemm_in_f16 = true;

@@ -1,0 +1,84 @@
+#include <fmt/format.h>
+
+#include <CLI/CLI.hpp>
+#include <iostream>
+#include <nlohmann/json.hpp>
+
+#include "medvqa/app/arguments.h"
+#include "medvqa/app/commands.h"
+#include "medvqa/train/available_memory.h"
+#include "medvqa/train/backend_factory.h"
+#include "medvqa/train/ceilings.h"
+
+namespace medvqa::app {
+
+namespace {
+
+// One device as `doctor` describes it.
+nlohmann::ordered_json examine(const std::string& name, bool measure) {
+  const auto backend = train::make_backend(name);
+  const ops::DeviceTraits& traits = backend->traits();
+  nlohmann::ordered_json d{{"device", name},
+                           {"name", traits.name},
+                           {"memory_available", train::available_memory(*backend)},
+                           {"compute", medvqa::name_of(traits.compute)}};
+  if (!backend->free_memory()) d["threads"] = traits.threads;
+  if (!measure) return d;
+  std::vector<DType> types{DType::f32};
+  if (traits.compute != DType::f32) types.push_back(traits.compute);
+  for (const DType type : types) {
+    const train::Ceilings c = train::measure_ceilings(*backend, type);
+    d["copy_bytes_per_second"] = c.copied;
+    d["gemm_flops_per_second"][std::string(medvqa::name_of(type))] = c.products;
+  }
+  return d;
+}
+
+std::string to_text(const nlohmann::ordered_json& d) {
+  std::string text = fmt::format("{:<8} {}: {:.1f} GiB free, model.compute auto means {}\n",
+                                 d.at("device").get<std::string>(), d.at("name").get<std::string>(),
+                                 d.at("memory_available").get<double>() / (1 << 30),
+                                 d.at("compute").get<std::string>());
+  if (!d.contains("copy_bytes_per_second")) return text;
+  text += fmt::format("         copies {:.1f} GB/s (read and written)",
+                      d.at("copy_bytes_per_second").get<double>() / 1e9);
+  for (const auto& entry : d.at("gemm_flops_per_second").items()) {
+    text += fmt::format(", products in {} {:.2f} TFLOP/s", entry.key(),
+                        entry.value().get<double>() / 1e12);
+  }
+  return text + "\n";
+}
+
+}  // namespace
+
+int command_doctor(const std::vector<std::string>& arguments) {
+  CLI::App parser(
+      "Shows what this program was built with, the devices of this machine, and what each can do "
+      "at most: measured copies and products.",
+      "doctor");
+  bool as_json = false, no_measure = false;
+  std::string only;
+  LogArguments log;
+  parser.add_flag("--json", as_json, "print JSON");
+  parser.add_option("--device", only, "cpu, cuda or cuda:N alone; default: all there are");
+  parser.add_flag("--no-measure", no_measure, "list the devices only");
+  log.add_to(parser);
+  parser.footer("Example:\n  medvqa doctor --device cuda");
+  if (!parse(parser, arguments)) return 0;
+  log.apply();
+  nlohmann::ordered_json report{{"version", version_text()}, {"built_in", train::built_in()}};
+  report["devices"] = nlohmann::ordered_json::array();
+  const std::vector<std::string> names =
+      only.empty() ? train::available_devices() : std::vector<std::string>{only};
+  for (const std::string& name : names) report["devices"].push_back(examine(name, !no_measure));
+  if (as_json) {
+    std::cout << report.dump(2) << "\n";
+    return 0;
+  }
+  std::cout << version_text() << "\n";
+  for (const std::string& line : train::built_in()) std::cout << "  " << line << "\n";
+  for (const auto& d : report["devices"]) std::cout << to_text(d);
+  return 0;
+}
+
+}  // namespace medvqa::app
