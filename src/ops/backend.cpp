@@ -120,24 +120,6 @@ void Backend::download(const Tensor& src, void* host, std::size_t bytes) {
   do_download(src, host);
 }
 
-Transfer Backend::offload(const Tensor& src, const Tensor& host) {
-  check_like_rows("offload", "host", host, src);
-  check_contiguous("offload", "src", src);
-  const ProfiledSection section(profile_, "offload");
-  return do_offload(src, host);
-}
-
-Transfer Backend::fetch(const Tensor& host, const Tensor& dst) {
-  check_like_rows("fetch", "dst", dst, host);
-  check_contiguous("fetch", "host", host);
-  const ProfiledSection section(profile_, "fetch");
-  return do_fetch(host, dst);
-}
-
-void Backend::await(Transfer transfer) {
-  if (transfer != 0) do_await(transfer);
-}
-
 void Backend::copy(const Tensor& src, const Tensor& dst) {
   check_like("copy", "dst", dst, src);
   const ProfiledSection section(profile_, "copy");

@@ -27,7 +27,7 @@ nlohmann::json policy_json(const MemoryPolicy& p) {
 const MemoryPlan* fastest(const Plan& plan) {
   const MemoryPlan* best = nullptr;
   for (const MemoryPlan& c : plan.candidates) {
-    if (c.sizes.total() > plan.device.capacity) continue;
+    if (c.sizes.total() > plan.device.usable) continue;
     if (best == nullptr || c.seconds < best->seconds) best = &c;
   }
   return best;
@@ -128,7 +128,7 @@ nlohmann::json to_json(const Plan& plan) {
     one["total"] = c.sizes.total();
     one["host_memory"] = c.sizes.host;
     one["seconds"] = c.seconds;
-    one["fits"] = c.sizes.total() <= plan.device.capacity;
+    one["fits"] = c.sizes.total() <= plan.device.usable;
     j["candidates"].push_back(std::move(one));
   }
   return j;
