@@ -6,7 +6,7 @@ macro(medvqa_find_cuda)
     find_program(MEDVQA_NVCC nvcc PATHS ${CUDAToolkit_ROOT}/bin ENV CUDA_PATH
                  ${PROJECT_SOURCE_DIR}/.cuda/toolkit/bin /usr/local/cuda/bin)
     if(MEDVQA_NVCC)
-      set(CMAKE_CUDA_COMPILER ${MEDVQA_NVCC} CACHE FILEPATH "CUDA compiler")
+      set(ENV{CUDACXX} ${MEDVQA_NVCC})
     endif()
   endif()
   if(MEDVQA_CUDA STREQUAL "AUTO")

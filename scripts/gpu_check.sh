@@ -4,7 +4,7 @@
 # CPU and GPU. Prints a table at the end and writes it as JSON beside the logs.
 #
 #   gpu_check.sh                     out of a bundle (scripts/make_bundle.sh), or out of the source
-#                                    tree, which it builds when nvcc and CMake are here
+#                                    tree, which it builds: CMake, and nvcc for a GPU
 #   ... --build FOLDER               programs of a build folder, as they are
 #   ... --device cpu                 everything that needs no GPU; without it and without a GPU: 9
 #   ... --only STEP[,STEP]           doctor tests sanitizer bench configs plan agreement reference
@@ -52,12 +52,16 @@ elif [ -x "$here/bin/medvqa" ]; then
   programs=$here/bin tests=$here/bin
 else
   source_tree=$(dirname "$here")
+  programs=$source_tree/build/$device tests=$source_tree/build/$device/tests
+  targets=(medvqa test_kernels kernels_bench)
   for folder in "$source_tree/.cuda/toolkit/bin" /usr/local/cuda/bin; do PATH=$PATH:$folder; done
   command -v cmake >/dev/null || fail "neither a bundle nor CMake here; unpack one"
-  command -v nvcc >/dev/null || fail "neither a bundle nor nvcc here; scripts/install_cuda.sh"
-  (cd "$source_tree" && cmake --preset cuda && cmake --build build/cuda --parallel) ||
-    fail "the build failed"
-  programs=$source_tree/build/cuda tests=$source_tree/build/cuda/tests
+  if [ "$device" = cuda ]; then
+    command -v nvcc >/dev/null || fail "neither a bundle nor nvcc here; scripts/install_cuda.sh"
+    targets=(medvqa medvqa_bundle)
+  fi
+  (cd "$source_tree" && cmake --preset "$device" &&
+    cmake --build --preset "$device" --parallel --target "${targets[@]}") || fail "the build failed"
 fi
 medvqa=$programs/medvqa
 [ -x "$medvqa" ] || fail "no program $medvqa"
