@@ -42,7 +42,7 @@ PolicyChoice first_that_fits(const ops::DeviceTraits& device, const ModelInputs&
                              const PolicyRequest& request, std::size_t capacity,
                              const WorkOfPasses& work) {
   PolicyChoice choice;
-  const PlannedWork all = work(request.batch_size);
+  const PlannedWork all = work(request.samples_per_pass.value_or(request.batch_size));
   for (const MemoryPolicy& p : possible_policies(device, request)) {
     choice.plan = plan_memory(device, model, p, all);
     if (choice.plan.sizes.total() + choice.plan.sizes.host <= capacity) break;
@@ -54,8 +54,9 @@ PolicyChoice first_that_fits(const ops::DeviceTraits& device, const ModelInputs&
 
 std::vector<MemoryPolicy> possible_policies(const ops::DeviceTraits& device,
                                             const PolicyRequest& request) {
-  std::vector<std::int64_t> passes{request.batch_size};
-  while (device.own_memory && passes.back() > 1) passes.push_back((passes.back() + 1) / 2);
+  std::vector<std::int64_t> passes{request.samples_per_pass.value_or(request.batch_size)};
+  while (!request.samples_per_pass && device.own_memory && passes.back() > 1)
+    passes.push_back((passes.back() + 1) / 2);
   const std::vector<Place> allowed = places(request.offload, device.own_memory);
   // What has no points cannot keep them on the host.
   const bool must_replay = request.offload == Offload::all && !request.recompute;

@@ -267,6 +267,7 @@ void RunFolder::save_checkpoint(ops::Backend& backend, const AdaptedModel& model
     state["loss_scale"] = {
         {"scale", s.scale}, {"finite_steps", s.finite_steps}, {"skipped", progress.skipped}};
   }
+  if (progress.samples_per_pass) state["samples_per_pass"] = *progress.samples_per_pass;
   state["run"] = fingerprint_;
   folder.write(kState, state.dump(2) + "\n");
   io::write_manifest(folder.aside());
@@ -307,6 +308,13 @@ void restore_loss_scale(const io::JsonObject& saved, Progress& p) {
 }
 
 }  // namespace
+
+std::optional<std::int64_t> samples_per_pass_of(const fs::path& checkpoint) {
+  const nlohmann::json state = read_state(checkpoint);
+  const io::JsonObject object(state, (checkpoint / kState).string(), ExitCode::model);
+  if (!object.has("samples_per_pass")) return {};
+  return std::max<std::int64_t>(1, object.integer("samples_per_pass", 1));
+}
 
 Progress restore_checkpoint(const fs::path& checkpoint, ops::Backend& backend,
                             AdaptedModel& model) {

@@ -1,6 +1,7 @@
 #include "medvqa/train/session.h"
 
 #include <fmt/format.h>
+#include <spdlog/spdlog.h>
 
 #include "medvqa/core/philox.h"
 #include "medvqa/train/adapter_files.h"
@@ -10,7 +11,8 @@
 
 namespace medvqa::train {
 
-Session::Session(const Config& config, Purpose purpose)
+Session::Session(const Config& config, Purpose purpose,
+                 std::optional<std::int64_t> samples_per_pass)
     : config_(config),
       backend_(make_backend(config.device)),
       model_(open_model(config, true, backend_->traits())),
@@ -22,7 +24,7 @@ Session::Session(const Config& config, Purpose purpose)
   steps_ =
       plan_steps(config.train, config.data, static_cast<std::int64_t>(lengths.size()), lengths);
   if (purpose == Purpose::probe) steps_.resize(1);
-  plan(purpose);
+  plan(purpose, samples_per_pass);
   arenas_ = std::make_unique<Arenas>(*backend_, memory_.sizes);
   adapted_ = std::make_unique<AdaptedModel>(*backend_, *arenas_, *model_.source, model_.config,
                                             model_.settings);
@@ -59,19 +61,31 @@ PlannedWork Session::planned_work(Purpose purpose, std::int64_t samples_per_pass
   return work;
 }
 
-void Session::plan(Purpose purpose) {
-  const PolicyRequest request{.recompute = config_.train.recompute,
-                              .offload = config_.train.offload,
-                              .batch_size = config_.train.batch_size,
-                              .host_capacity = available_memory() / 2};
-  memory_ = choose_policy(backend_->traits(), model_, request, usable_memory(*backend_),
-                          [&](auto samples) { return planned_work(purpose, samples); })
-                .plan;
+void Session::plan(Purpose purpose, std::optional<std::int64_t> samples_per_pass) {
+  PolicyRequest request{.recompute = config_.train.recompute,
+                        .offload = config_.train.offload,
+                        .batch_size = config_.train.batch_size,
+                        .samples_per_pass = samples_per_pass,
+                        .host_capacity = available_memory() / 2};
+  const std::size_t available = available_memory(*backend_);
+  const auto choose = [&] {
+    memory_ = choose_policy(backend_->traits(), model_, request, usable_memory(*backend_),
+                            [&](auto samples) { return planned_work(purpose, samples); })
+                  .plan;
+  };
+  choose();
+  if (samples_per_pass && memory_.sizes.total() > available) {
+    request.samples_per_pass.reset();
+    choose();
+    spdlog::warn(
+        "{} samples a pass, as the run was begun with, do not fit here; with {} its sums "
+        "are in another order",
+        *samples_per_pass, memory_.policy.samples_per_pass);
+  }
   apply(memory_.policy, model_.settings);
   for (PlannedStep& step : steps_) {
     step.micro_batches = in_passes(step.micro_batches, memory_.policy.samples_per_pass);
   }
-  const std::size_t available = available_memory(*backend_);
   if (memory_.sizes.total() > available) {
     const std::vector<std::string> changes = changes_that_fit(config_, "");
     throw UserError(

@@ -37,6 +37,13 @@ nlohmann::json checked_fingerprint(const Config& config, const FolderRules& rule
   return fingerprint;
 }
 
+// Of the checkpoint to go on from.
+std::optional<std::int64_t> resumed_samples_per_pass(const Config& config,
+                                                     const FolderRules& rules) {
+  const auto checkpoint = RunFolder::check(config.output, rules);
+  return checkpoint ? samples_per_pass_of(*checkpoint) : std::nullopt;
+}
+
 // One step of the run and what it was done with.
 struct TakenStep {
   StepResult result;
@@ -50,7 +57,7 @@ class Trainer {
   Trainer(const Config& config, const TrainerOptions& options)
       : config_(config),
         options_(options),
-        session_(config, Session::Purpose::train),
+        session_(config, Session::Purpose::train, resumed_samples_per_pass(config, options.folder)),
         folder_(config.output, options.folder, config.resolved,
                 checked_fingerprint(config, options.folder, session_)),
         log_(config.output),
@@ -281,6 +288,7 @@ Outcome Trainer::loop() {
   } else if (!progress_.loss_scale) {
     progress_.loss_scale.emplace();
   }
+  progress_.samples_per_pass = session_.memory().policy.samples_per_pass;
   first_ = progress_.step;
   folder_.keep_metrics_until(progress_.step);
   auto prefetcher = session_.batches(static_cast<std::size_t>(progress_.step));

@@ -109,6 +109,14 @@ TEST(ChoosePolicy, TakesNoMoreOfTheHostThanItHas) {
   EXPECT_EQ(chosen(0).sizes.host, 0u);
 }
 
+// A resumed run keeps the order of its sums, whatever would be chosen now.
+TEST(Policies, AResumedRunKeepsItsPasses) {
+  const PolicyRequest request{.batch_size = 4, .samples_per_pass = 2};
+  for (const MemoryPolicy& p : possible_policies({.own_memory = true}, request)) {
+    EXPECT_EQ(p.samples_per_pass, 2);
+  }
+}
+
 class ShippedPlan : public ::testing::Test {
  protected:
   // A shipped configuration with the published config.json of its model and nothing else.
@@ -144,12 +152,12 @@ TEST_F(ShippedPlan, Llama32OnAT4TakesUnderNineGib) {
   const Plan p = plan("llama32_vqarad", "llama32-11b-vision", "t4");
   const double seconds = static_cast<double>(std::clock() - began) / CLOCKS_PER_SEC;
   EXPECT_LT(seconds, 5.0);
-  expect_small(p, 8.6);
+  expect_small(p, 9.0);
   EXPECT_EQ(p.memory.parameters.trainable, 67174400);
 }
 
 TEST_F(ShippedPlan, Qwen2Vl7BOnAT4TakesUnderSixPointTwoGib) {
-  expect_small(plan("qwen2vl7b_medpix", "qwen2-vl-7b", "t4"), 5.9);
+  expect_small(plan("qwen2vl7b_medpix", "qwen2-vl-7b", "t4"), 6.2);
 }
 
 // The choice is between those that fit, none is slower than a tenth over the fastest, and none

@@ -15,6 +15,8 @@ struct PolicyRequest {
   std::optional<autograd::Recompute> recompute = {};  // none: any
   Offload offload = Offload::automatic;
   std::int64_t batch_size = 1;  // samples of a micro-batch that may be run together
+  // Of a run that is resumed: the order of its sums depends on it.
+  std::optional<std::int64_t> samples_per_pass = {};
   // Page-locked memory the host can spare; a policy of Offload::automatic takes no more.
   std::size_t host_capacity = std::numeric_limits<std::size_t>::max();
 };

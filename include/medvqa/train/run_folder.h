@@ -27,6 +27,7 @@ struct Progress {
   std::int64_t best_step = 0;
   std::int64_t skipped = 0;                            // of these steps, updated nothing
   std::optional<LossScale> loss_scale = std::nullopt;  // f16 only
+  std::optional<std::int64_t> samples_per_pass = std::nullopt;
   // Updates done: what the optimizer and the schedule of the learning rate count.
   std::int64_t updates() const { return step - skipped; }
 };
@@ -74,6 +75,9 @@ bool is_used(const std::filesystem::path& path);
 
 // state.json of a checkpoint. UserError(ExitCode::model) if it is missing or no JSON.
 nlohmann::json read_state(const std::filesystem::path& checkpoint);
+
+// Of the run that saved it; nothing in checkpoints of before there was a choice.
+std::optional<std::int64_t> samples_per_pass_of(const std::filesystem::path& checkpoint);
 
 // Reads adapter, optimizer state and progress. UserError(ExitCode::model) if a file is not the one
 // that was written, by its SHA-256, or if the checkpoint belongs to another model.

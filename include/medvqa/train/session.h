@@ -18,7 +18,8 @@ class Session {
     train,
     probe,  // the first optimizer step only, with all its logits
   };
-  Session(const Config& config, Purpose purpose);
+  // `samples_per_pass`: of the run that is resumed, if it is known.
+  Session(const Config& config, Purpose purpose, std::optional<std::int64_t> samples_per_pass = {});
 
   const Config& config() const { return config_; }
   ops::Backend& backend() { return *backend_; }
@@ -41,7 +42,7 @@ class Session {
   std::vector<MicroBatch> take(data::Prefetcher& prefetcher, const PlannedStep& step) const;
 
  private:
-  void plan(Purpose purpose);
+  void plan(Purpose purpose, std::optional<std::int64_t> samples_per_pass);
   PlannedWork planned_work(Purpose purpose, std::int64_t samples_per_pass) const;
 
   const Config& config_;
