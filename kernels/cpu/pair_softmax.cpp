@@ -17,7 +17,7 @@ constexpr std::int64_t kLanes = 16;
 
 // 2^x within 1.5e-7 of the true value, relative; 0 far below, NaN stays NaN. x = n + r, |r| <= 1/2;
 // 2^r by the polynomial of degree 5 that fits it best (weighted least squares, Lawson 1961: 9e-8).
-// Of its 10 instructions six compete with the dot products for the multipliers.
+// Of its 9 instructions five compete with the dot products for the multipliers.
 MEDVQA_INLINE_AVX512_BF16 __m512 exp2(__m512 x) {
   // In this order the maximum keeps NaN.
   const __m512 bounded = _mm512_max_ps(_mm512_set1_ps(-200.0f), x);
