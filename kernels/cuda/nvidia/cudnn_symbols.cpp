@@ -21,6 +21,11 @@ struct Functions {
   decltype(&::cudnnBackendGetAttribute) get_attribute;
   decltype(&::cudnnBackendFinalize) finalize;
   decltype(&::cudnnBackendExecute) execute;
+  // Of convolutions: the front end's header names them, unused as they are.
+  decltype(&::cudnnCreateFilterDescriptor) create_filter;
+  decltype(&::cudnnDestroyFilterDescriptor) destroy_filter;
+  decltype(&::cudnnSetFilterNdDescriptor) set_filter;
+  decltype(&::cudnnReorderFilterAndBias) reorder_filter;
   bool complete = false;
 };
 
@@ -47,7 +52,11 @@ Functions load() {
                find(library, "cudnnBackendSetAttribute", f.set_attribute) &&
                find(library, "cudnnBackendGetAttribute", f.get_attribute) &&
                find(library, "cudnnBackendFinalize", f.finalize) &&
-               find(library, "cudnnBackendExecute", f.execute);
+               find(library, "cudnnBackendExecute", f.execute) &&
+               find(library, "cudnnCreateFilterDescriptor", f.create_filter) &&
+               find(library, "cudnnDestroyFilterDescriptor", f.destroy_filter) &&
+               find(library, "cudnnSetFilterNdDescriptor", f.set_filter) &&
+               find(library, "cudnnReorderFilterAndBias", f.reorder_filter);
   return f;
 }
 
@@ -113,4 +122,20 @@ cudnnStatus_t cudnnBackendFinalize(cudnnBackendDescriptor_t descriptor) {
 cudnnStatus_t cudnnBackendExecute(cudnnHandle_t handle, cudnnBackendDescriptor_t plan,
                                   cudnnBackendDescriptor_t variants) {
   return functions().execute(handle, plan, variants);
+}
+cudnnStatus_t cudnnCreateFilterDescriptor(cudnnFilterDescriptor_t* filter) {
+  return functions().create_filter(filter);
+}
+cudnnStatus_t cudnnDestroyFilterDescriptor(cudnnFilterDescriptor_t filter) {
+  return functions().destroy_filter(filter);
+}
+cudnnStatus_t cudnnSetFilterNdDescriptor(cudnnFilterDescriptor_t filter, cudnnDataType_t type,
+                                         cudnnTensorFormat_t format, int rank, const int* dims) {
+  return functions().set_filter(filter, type, format, rank, dims);
+}
+cudnnStatus_t cudnnReorderFilterAndBias(cudnnHandle_t handle, const cudnnFilterDescriptor_t filter,
+                                        cudnnReorderType_t kind, const void* data, void* reordered,
+                                        int with_bias, const void* bias, void* reordered_bias) {
+  return functions().reorder_filter(handle, filter, kind, data, reordered, with_bias, bias,
+                                    reordered_bias);
 }
