@@ -176,10 +176,10 @@ __global__ void __launch_bounds__(fragments::kThreads, fragments::kBlocksAtOnce<
 
 }  // namespace
 
-void CudaBackend::do_attention(const ops::Attention& p, const Tensor& /*scratch*/) {
+void CudaBackend::do_attention(const ops::Attention& p, const Tensor& scratch) {
   const std::int64_t heads = p.q_THD.dim(1);
   const std::int64_t size = p.q_THD.dim(2);
-  if (p.q_THD.elements() == 0) return;
+  if (p.q_THD.elements() == 0 || library_attention_->forward(p, scratch)) return;
   if (fragments::serve(p.q_THD.dtype, size, limits_.architecture)) {
     constexpr int kRows = fragments::kBlockRows;
     return fragments::dispatch(p.q_THD.dtype, size, [&]<class T, int D>() {

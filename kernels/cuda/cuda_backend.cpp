@@ -9,6 +9,7 @@ CudaBackend::CudaBackend(int device)
       stream_(make_stream()),
       products_(std::make_unique<Products>(stream_)),
       copies_(std::make_unique<CopyQueue>(stream_)),
+      library_attention_(std::make_unique<LibraryAttention>(limits_, stream_)),
       update_(std::make_unique<UpdateState>(stream_)),
       traits_(products_->traits()) {
   traits_.name = limits_.name;
@@ -20,6 +21,7 @@ CudaBackend::CudaBackend(int device)
 
 CudaBackend::~CudaBackend() {
   copies_.reset();
+  library_attention_.reset();
   products_.reset();
   destroy_stream(stream_);
 }
@@ -33,7 +35,9 @@ int CudaBackend::devices() {
 }
 
 std::string CudaBackend::version() {
-  return device_software() + ", " + Products::version();
+  const std::string attention = LibraryAttention::version();
+  return device_software() + ", " + Products::version() +
+         (attention.empty() ? "" : ", " + attention);
 }
 
 std::optional<std::size_t> CudaBackend::free_memory() const {

@@ -10,6 +10,7 @@
 #include <string>
 
 #include "kernels/cuda/device_memory.h"
+#include "kernels/cuda/library_attention.h"
 #include "kernels/cuda/products.h"
 #include "medvqa/ops/backend.h"
 
@@ -75,6 +76,7 @@ class CudaBackend final : public ops::Backend {
   Stream stream_ = nullptr;
   std::unique_ptr<Products> products_;
   std::unique_ptr<CopyQueue> copies_;
+  std::unique_ptr<LibraryAttention> library_attention_;
   std::unique_ptr<UpdateState> update_;
   ops::DeviceTraits traits_;
 };

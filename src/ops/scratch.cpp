@@ -1,6 +1,7 @@
 #include "medvqa/ops/scratch.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace medvqa::ops {
 
@@ -88,9 +89,31 @@ bool attention_in_pairs(const Attention& p, const DeviceTraits& traits) {
   return traits.bf16_pairs && p.q_THD.dtype == DType::bf16 && p.q_THD.dim(2) % 16 == 0;
 }
 
+LibraryAttentionScratch library_attention_scratch(const Attention& p) {
+  constexpr std::int64_t kShortest = 128;  // shorter ones gain nothing by plans of their own
+  constexpr std::size_t kMostLse = std::size_t{32} << 20;
+  const DType type = p.q_THD.dtype;
+  const std::int64_t heads = p.q_THD.dim(1), size = p.q_THD.dim(2);
+  const bool samples_alike = p.q_THD.dim(0) == p.k_SGD.dim(0) && p.max_q == p.max_k;
+  if ((type != DType::bf16 && type != DType::f16) || !samples_alike) return {};
+  if (size % 8 != 0 || size > 128 || p.q_THD.elements() == 0) return {};
+  LibraryAttentionScratch s;
+  const auto rounded = [](std::int64_t n) {
+    return static_cast<std::int64_t>(std::bit_ceil(static_cast<std::uint64_t>(n)));
+  };
+  s.samples = rounded(p.cu_q_N.dim(0) - 1);
+  s.length = rounded(std::max(p.max_q, kShortest));
+  const std::size_t lse = aligned(count(s.samples * heads * s.length) * sizeof(float));
+  if (lse > kMostLse) return {};
+  s.lse_at = aligned(count(5 * s.samples + 4) * sizeof(std::int32_t));
+  s.workspace_at = s.lse_at + lse;
+  s.bytes = s.workspace_at + kLibraryAttentionWorkspace;
+  return s;
+}
+
 // Scores; q; y; k transposed, v.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits) {
-  if (traits.attention_on_chip) return 0;
+  if (traits.attention_on_chip) return library_attention_scratch(p).bytes;
   if (attention_in_pairs(p, traits)) return count(traits.threads) * pair_bytes(p);
   const HeadBytes h = head_bytes(p);
   return count(traits.threads) *

@@ -16,6 +16,7 @@ struct Options {
   bool packed = false;      // queries, keys and values stand in wider rows
   bool accumulate = false;  // backward only
   bool dq = true, dkv = true;
+  bool self = false;  // forward only: queries and keys share one cu tensor, as a model's do
 };
 
 std::int64_t sum(const std::vector<std::int64_t>& lengths) {
@@ -30,10 +31,11 @@ std::vector<double> boundaries(const std::vector<std::int64_t>& lengths) {
 
 std::string name_of(const char* op, const Options& o) {
   const naive::AttentionShape& s = o.shape;
-  return fmt::format("{}_h{}g{}d{}_q{}_k{}{}{}{}{}{}", op, s.heads, s.groups, s.size,
+  return fmt::format("{}_h{}g{}d{}_q{}_k{}{}{}{}{}{}{}", op, s.heads, s.groups, s.size,
                      fmt::join(s.q_lengths, "-"), fmt::join(s.k_lengths, "-"),
                      s.causal ? "_causal" : "", o.packed ? "_packed" : "",
-                     o.accumulate ? "_acc" : "", o.dq ? "" : "_no_dq", o.dkv ? "" : "_no_dkv");
+                     o.accumulate ? "_acc" : "", o.dq ? "" : "_no_dq", o.dkv ? "" : "_no_dkv",
+                     o.self ? "_self" : "");
 }
 
 naive::AttentionShape shape(std::int64_t heads, std::int64_t groups, std::int64_t size,
@@ -79,6 +81,20 @@ std::vector<Options> options() {
   return list;
 }
 
+// What a device may give to a library.
+std::vector<Options> self_options() {
+  std::vector<Options> list;
+  for (const bool causal : {false, true}) {
+    for (const bool packed : {false, true}) {
+      list.push_back({shape(4, 2, 64, {1, 9, 130}, causal), packed});
+      list.push_back({shape(3, 1, 80, {7, 66}, causal), packed});
+      list.push_back({shape(2, 1, 128, {33}, causal), packed});
+    }
+  }
+  for (Options& o : list) o.self = true;
+  return list;
+}
+
 struct Indices {
   int q, k, v, y, lse, cu_q, cu_k, dy = -1, dq = -1, dk = -1, dv = -1;
 };
@@ -107,12 +123,17 @@ void add_inputs(OpCase& c, const Options& o, Indices& i) {
   i.v = c.input("v", k_shape);
   i.cu_q = c.input("cu_q", {static_cast<std::int64_t>(s.q_lengths.size()) + 1},
                    boundaries(s.q_lengths), fixed(DType::i32));
-  i.cu_k = c.input("cu_k", {static_cast<std::int64_t>(s.k_lengths.size()) + 1},
-                   boundaries(s.k_lengths), fixed(DType::i32));
+  i.cu_k = o.self ? i.cu_q
+                  : c.input("cu_k", {static_cast<std::int64_t>(s.k_lengths.size()) + 1},
+                            boundaries(s.k_lengths), fixed(DType::i32));
   if (!o.packed) return;
   c.stride(i.q, 0, 2 * s.groups * s.size);
   c.stride(i.k, s.heads * s.size, s.groups * s.size);
-  c.stride(i.v, 3, 5);
+  if (o.self) {
+    c.stride(i.v, (s.heads + s.groups) * s.size, 0);
+  } else {
+    c.stride(i.v, 3, 5);
+  }
 }
 
 double longest_sum(const Options& o) {
@@ -202,6 +223,7 @@ OpCase backward_case(const Options& o) {
 std::vector<OpCase> attention_cases() {
   std::vector<OpCase> cases;
   for (const Options& o : options()) cases.push_back(forward_case(o));
+  for (const Options& o : self_options()) cases.push_back(forward_case(o));
   return cases;
 }
 

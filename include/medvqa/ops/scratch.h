@@ -17,11 +17,24 @@ std::size_t scratch_bytes(const Nf4Product& p, const DeviceTraits& traits);
 // Whether they are: few rows of a 16-bit type whose kernel takes 128 columns at a time.
 bool fused(const Nf4Product& p, const DeviceTraits& traits);
 // Per thread: tiles of scores, and a head's keys and values in the type products read. Where scores
-// stay on the chip: nothing, and the backward's delta, as large as lse.
+// stay on the chip: what a library's attention may use, and the backward's delta, as large as lse.
 std::size_t scratch_bytes(const Attention& p, const DeviceTraits& traits);
 std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits);
 // A chunk of logits in the accumulator type, and its gradient in the type of x.
 std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits);
+
+// A device library's attention (cuDNN), and what it takes of the scratch memory: offsets and
+// lengths of samples, lse with every sample filled up to `length` rows, a workspace. Number of
+// samples and length are rounded up to powers of two, so that batches share what the library
+// compiles for them. bytes == 0: not for the library. It takes self-attention in 16 bits, heads of
+// at most 128.
+struct LibraryAttentionScratch {
+  std::int64_t samples = 0, length = 0;
+  std::size_t lse_at = 0, workspace_at = 0, bytes = 0;
+};
+LibraryAttentionScratch library_attention_scratch(const Attention& p);
+// cuDNN 9.19 asks for 17152 bytes on sm_90 and none on sm_80; where it wants more it is not used.
+inline constexpr std::size_t kLibraryAttentionWorkspace = std::size_t{1} << 20;
 
 // The CPU's attention through oneDNN, fixed here because scratch depends on it: query rows a tile,
 // keys a block, and the multiple rows and keys of a product are filled up to, so that lengths share
