@@ -117,6 +117,13 @@ run_tests() {
 
 step_tests() {
   case_of "tests $(of_device test_kernels)" run_tests "$tests/$(of_device test_kernels)"
+  [ "$device" = cuda ] || return 0
+  # What cuDNN's attention served before.
+  export MEDVQA_LIBRARY_ATTENTION=0
+  case_of "tests test_kernels_cuda, no cuDNN" run_tests "$tests/test_kernels_cuda"
+  unset MEDVQA_LIBRARY_ATTENTION
+  [ ! -d "$here/fixtures" ] || export MEDVQA_FIXTURES=$here/fixtures
+  case_of "tests test_devices_cuda" run_tests "$tests/test_devices_cuda"
 }
 
 sanitizer=""

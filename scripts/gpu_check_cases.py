@@ -69,7 +69,8 @@ def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[st
 
 def stand_ins(folder: Path) -> None:
     for name, text in {"medvqa": MEDVQA, "tests/kernels_bench_cuda": BENCH, "path/nvidia-smi": SMI,
-                       "tests/test_kernels_cuda": TESTS}.items():
+                       "tests/test_kernels_cuda": TESTS,
+                       "tests/test_devices_cuda": TESTS}.items():
         file = folder / name
         file.parent.mkdir(exist_ok=True)
         file.write_text(text)

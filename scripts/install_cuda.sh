@@ -11,7 +11,8 @@ source_tree=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 # Without the pins of nvvm and crt, versions disagree within the toolkit.
 requirements=('cuda-toolkit[nvcc,cudart,cublas,cccl,nvrtc,sanitizer]==13.0.2'
   nvidia-nvvm==13.0.88 nvidia-cuda-crt==13.0.88
-  nvidia-cudnn-cu13==9.19.0.56 nvidia-nccl-cu13==2.28.9)
+  nvidia-cudnn-cu13==9.19.0.56 nvidia-nccl-cu13==2.28.9
+  nvidia-cudnn-frontend==1.18.0)
 
 fail() {
   echo "install_cuda: $*" >&2

@@ -57,6 +57,8 @@ if [ -x "$toolkit/bin/compute-sanitizer" ]; then
   cp "$toolkit"/lib/lib{Interceptor,TreeLauncher,sanitizer}*.so "$folder/sanitizer/lib/"
 fi
 cp "$source_tree/scripts/gpu_check.sh" "$source_tree/LICENSE" "$folder/"
+mkdir "$folder/fixtures"
+cp -r "$source_tree/tests/fixtures/qwen2_vl_tiny" "$folder/fixtures/"
 printf 'medvqa %s\nbuilt %s for CUDA architectures %s\n' "$commit" "$(date -u +%F)" \
   "$(sed -n 's/^MEDVQA_CUDA_ARCHITECTURES:[A-Z]*=//p' "$build/CMakeCache.txt")" >"$folder/VERSION"
 

@@ -47,7 +47,10 @@ if [ -z "$medvqa" ]; then
   step "installing what is missing"
   scripts/install_dependencies.sh
   step "building (preset $preset)"
-  cmake --preset "$preset" -DMEDVQA_BUILD_TESTS=OFF >/dev/null
+  # For this machine's devices alone.
+  cuda=-DMEDVQA_CUDA=OFF
+  ! nvidia-smi -L >/dev/null 2>&1 || cuda=-DMEDVQA_CUDA_ARCHITECTURES=native
+  cmake --preset "$preset" -DMEDVQA_BUILD_TESTS=OFF "$cuda" >/dev/null
   cmake --build --preset "$preset" --target medvqa
   medvqa=$root/build/$preset/medvqa
 fi

@@ -112,7 +112,7 @@ TEST(ChoosePolicy, TakesNoMoreOfTheHostThanItHas) {
 // A resumed run keeps the order of its sums, whatever would be chosen now.
 TEST(Policies, AResumedRunKeepsItsPasses) {
   const PolicyRequest request{.batch_size = 4, .samples_per_pass = 2};
-  for (const MemoryPolicy& p : possible_policies({.own_memory = true}, request)) {
+  for (const MemoryPolicy& p : possible_policies({.name = "t4", .own_memory = true}, request)) {
     EXPECT_EQ(p.samples_per_pass, 2);
   }
 }

@@ -1,6 +1,7 @@
 // What the tests of the train module share: the fixture's configuration, sessions, downloads.
 #pragma once
 
+#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -18,8 +19,10 @@ using io::expect_user_error;
 using io::TempFolder;
 using nlohmann::json;
 
+// In the source tree, or where the environment says (scripts/make_bundle.sh packs it).
 inline fs::path fixture() {
-  return fs::path(MEDVQA_FIXTURES) / "qwen2_vl_tiny";
+  const char* elsewhere = std::getenv("MEDVQA_FIXTURES");
+  return fs::path(elsewhere != nullptr ? elsewhere : MEDVQA_FIXTURES) / "qwen2_vl_tiny";
 }
 
 // The committed tiny model with its adapter, f32, four optimizer steps of 2 x 2 of its six samples.
