@@ -21,7 +21,7 @@ Embedding::Embedding(Builder& builder, const TensorRequest& request, bool read_b
 autograd::StepVar Embedding::operator()(autograd::SegmentTape& tape,
                                         std::span<const std::int32_t> ids) const {
   const auto tokens = static_cast<std::int64_t>(ids.size());
-  const autograd::StepVar y = tape.input({tokens, channels_}, residual_type(compute_));
+  autograd::StepVar y = tape.input({tokens, channels_}, residual_type(compute_));
   Arena::Scope scope(tape.block_arena());
   const bool same = y.value.dtype == compute_;
   const Tensor stored = same ? y.value : tape.block_arena().allocate(y.value.shape, compute_);

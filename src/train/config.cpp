@@ -14,13 +14,13 @@ namespace medvqa::train {
 
 namespace {
 
-using json = nlohmann::ordered_json;
+using Json = nlohmann::ordered_json;
 using Environment = std::map<std::string, std::string>;
 
 // Replaces ${NAME} and ${NAME:-default} in every string below `value`.
-void interpolate(json& value, const Environment& environment, const std::string& where) {
+void interpolate(Json& value, const Environment& environment, const std::string& where) {
   if (value.is_structured()) {
-    for (json& child : value) interpolate(child, environment, where);
+    for (Json& child : value) interpolate(child, environment, where);
     return;
   }
   if (!value.is_string()) return;
@@ -56,7 +56,7 @@ std::string resolved_path(const std::string& path, const std::filesystem::path& 
 }
 
 // Paths inside a value, made absolute or relative to where they were written.
-void resolve_paths(const ConfigKey& key, json& value, const std::filesystem::path& folder) {
+void resolve_paths(const ConfigKey& key, Json& value, const std::filesystem::path& folder) {
   if (key.kind == KeyKind::path && value.is_string()) {
     const std::string text = value.get<std::string>();
     // "org/name" may be a Hub id; it stays as it is unless there is such a folder.
@@ -66,7 +66,7 @@ void resolve_paths(const ConfigKey& key, json& value, const std::filesystem::pat
     if (!hub_like) value = resolved_path(text, folder);
   }
   if (value.is_array()) {
-    for (json& source : value) {
+    for (Json& source : value) {
       source["path"] = resolved_path(source["path"].get<std::string>(), folder);
     }
   }
@@ -76,11 +76,11 @@ class Resolver {
  public:
   explicit Resolver(const Environment& environment) : environment_(environment) {
     for (const ConfigKey& key : config_keys()) {
-      if (*key.fallback != '\0') at(key.path) = json::parse(key.fallback);
+      if (*key.fallback != '\0') at(key.path) = Json::parse(key.fallback);
     }
   }
 
-  void set(const std::string& path, json value, const std::string& where,
+  void set(const std::string& path, Json value, const std::string& where,
            const std::filesystem::path& folder) {
     const ConfigKey* key = find_key(path);
     if (key == nullptr) {
@@ -94,7 +94,7 @@ class Resolver {
   }
 
   // Every leaf of a configuration file.
-  void merge(const json& object, const std::string& prefix, const std::string& where,
+  void merge(const Json& object, const std::string& prefix, const std::string& where,
              const std::filesystem::path& folder) {
     for (const auto& item : object.items()) {
       if (prefix.empty() && item.key() == "$schema") continue;
@@ -108,7 +108,7 @@ class Resolver {
     }
   }
 
-  json finish(const std::string& where) const {
+  Json finish(const std::string& where) const {
     for (const ConfigKey& key : config_keys()) {
       if (*key.fallback == '\0' && !resolved_.contains(pointer(key.path))) {
         throw UserError(ExitCode::config, fmt::format("{}: {} is missing; it is required ({})",
@@ -119,11 +119,11 @@ class Resolver {
   }
 
  private:
-  static json::json_pointer pointer(std::string path) {
+  static Json::json_pointer pointer(std::string path) {
     std::replace(path.begin(), path.end(), '.', '/');
-    return json::json_pointer("/" + path);
+    return Json::json_pointer("/" + path);
   }
-  json& at(const std::string& path) { return resolved_[pointer(path)]; }
+  Json& at(const std::string& path) { return resolved_[pointer(path)]; }
   static bool is_section(const std::string& path) {
     return std::any_of(config_keys().begin(), config_keys().end(), [&](const ConfigKey& k) {
       return std::string(k.path).rfind(path + ".", 0) == 0;
@@ -131,13 +131,13 @@ class Resolver {
   }
 
   const Environment& environment_;
-  json resolved_ = json::object();
+  Json resolved_ = Json::object();
 };
 
 // A value on the command line or in the environment: JSON, or else a plain word.
-json parse_value(const std::string& text) {
-  json value = json::parse(text, nullptr, false);
-  return value.is_discarded() ? json(text) : value;
+Json parse_value(const std::string& text) {
+  Json value = Json::parse(text, nullptr, false);
+  return value.is_discarded() ? Json(text) : value;
 }
 
 void apply_environment(Resolver& resolver, const Environment& environment) {
@@ -172,12 +172,12 @@ void apply_overrides(Resolver& resolver, const std::vector<std::string>& overrid
 }
 
 template <class T>
-std::optional<T> maybe(const json& v) {
+std::optional<T> maybe(const Json& v) {
   return v.is_null() ? std::nullopt : std::optional<T>(v.get<T>());
 }
 
 // A quote or a line break would take a cell apart.
-char delimiter_of(const json& source) {
+char delimiter_of(const Json& source) {
   const std::string text = source.value("delimiter", ",");
   const bool is_csv = source.at("format") == "csv";
   if (is_csv && text.size() == 1 && text.find_first_of("\"\r\n") == std::string::npos) {
@@ -190,10 +190,10 @@ char delimiter_of(const json& source) {
                               source.at("delimiter").dump(), source.at("format").dump()));
 }
 
-std::vector<data::Source> sources(const json& list) {
+std::vector<data::Source> sources(const Json& list) {
   static const std::set<std::string> known = {"format", "path", "split", "delimiter"};
   std::vector<data::Source> out;
-  for (const json& s : list) {
+  for (const Json& s : list) {
     for (const auto& item : s.items()) {
       if (known.contains(item.key())) continue;
       throw UserError(ExitCode::config,
@@ -207,7 +207,7 @@ std::vector<data::Source> sources(const json& list) {
   return out;
 }
 
-LoraConfig lora_config(const json& j) {
+LoraConfig lora_config(const Json& j) {
   LoraConfig c;
   c.r = j.at("r");
   c.alpha = j.at("alpha");
@@ -222,10 +222,10 @@ LoraConfig lora_config(const json& j) {
   return c;
 }
 
-DataConfig data_config(const json& j) {
+DataConfig data_config(const Json& j) {
   DataConfig c;
   c.train = sources(j.at("train"));
-  const json& validation = j.at("validation");
+  const Json& validation = j.at("validation");
   if (validation.is_array()) c.validation = sources(validation);
   if (validation.is_object()) c.validation_fraction = validation.at("fraction").get<double>();
   c.prompt.prompt = j.at("prompt");
@@ -244,10 +244,10 @@ DataConfig data_config(const json& j) {
 }
 
 // Which classes there are, in the order they are written in, and where a record has its own.
-data::Classes classes_of(const json& resolved) {
+data::Classes classes_of(const Json& resolved) {
   data::Classes c;
   c.column = resolved.at("data").at("label");
-  const json& classes = resolved.at("classification").at("classes");
+  const Json& classes = resolved.at("classification").at("classes");
   for (const auto& item : classes.items()) {
     c.labels.push_back(item.key());
     c.texts.push_back(item.value());
@@ -267,7 +267,7 @@ std::optional<autograd::Recompute> recompute_of(const std::string& name) {
   return std::nullopt;
 }
 
-TrainConfig train_config(const json& j) {
+TrainConfig train_config(const Json& j) {
   TrainConfig c;
   c.batch_size = j.at("batch_size");
   c.gradient_accumulation = j.at("gradient_accumulation");
@@ -302,7 +302,7 @@ double LoraConfig::scaling() const {
 
 Config load_config(const std::filesystem::path& file, const std::vector<std::string>& overrides,
                    const Environment& environment) {
-  const json from_file =
+  const Json from_file =
       io::read_ordered_json_file(file, {.code = ExitCode::config, .comments = true});
   if (!from_file.is_object()) {
     throw UserError(ExitCode::config, file.string() + ": expected an object of sections");
@@ -315,10 +315,10 @@ Config load_config(const std::filesystem::path& file, const std::vector<std::str
 
   Config c;
   c.resolved = resolver.finish(file.string());
-  const json& j = c.resolved;
+  const Json& j = c.resolved;
   c.task = j.at("task");
   c.device = j.at("device");
-  const json& m = j.at("model");
+  const Json& m = j.at("model");
   c.model = {m.at("path"), m.at("quantization"), m.at("double_quant"), m.at("compute"),
              m.at("vision_features")};
   c.lora = lora_config(j.at("lora"));

@@ -122,7 +122,7 @@ std::size_t host_bytes(const Device& device, const MicroBatch& batch, const Mode
 void count_time(const Config& config, PolicyChoice choice, Plan& plan) {
   const auto samples =
       static_cast<double>(config.train.batch_size * config.train.gradient_accumulation);
-  plan.memory = std::move(choice.plan);
+  plan.memory = choice.plan;
   plan.memory.seconds *= samples;
   plan.candidates = std::move(choice.compared);
   for (MemoryPlan& c : plan.candidates) c.seconds *= samples;

@@ -21,7 +21,7 @@ class Embedding {
   autograd::StepVar operator()(autograd::SegmentTape& tape,
                                std::span<const std::int32_t> ids) const;
   // [V, C] in the compute type; empty if it lies on the host.
-  const Tensor& table_VC() const { return device_VC_; }
+  const Tensor& table() const { return device_VC_; }
 
  private:
   void gather_on_host(autograd::SegmentTape& tape, std::span<const std::int32_t> ids,

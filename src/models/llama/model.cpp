@@ -43,7 +43,7 @@ Llama::Llama(const Config& c, nn::Builder& b)
         }
         return nn::RmsNorm(b, "model.norm", c.channels, c.eps);
       }()),
-      head_VC_(c.tied_head ? b.head(embedding_of(c), embedding_.table_VC())
+      head_VC_(c.tied_head ? b.head(embedding_of(c), embedding_.table())
                            : b.head({"lm_head.weight", {c.vocabulary, c.channels}})) {}
 
 StepVar Llama::forward(SegmentTape& tape, const PackedInput& input) const {

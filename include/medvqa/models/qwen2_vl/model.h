@@ -20,7 +20,7 @@ class Qwen2Vl final : public Model {
     return norm_(tape, x);
   }
   const Tensor& head_weight() const override {
-    return config_.tied_head ? embedding_.table_VC() : head_VC_;
+    return config_.tied_head ? embedding_.table() : head_VC_;
   }
 
  private:
