@@ -8,6 +8,7 @@ CudaBackend::CudaBackend(int device)
     : limits_(device_limits(device)),
       stream_(make_stream()),
       products_(std::make_unique<Products>(stream_)),
+      uploads_(std::make_unique<UploadQueue>(stream_)),
       copies_(std::make_unique<CopyQueue>(stream_)),
       library_attention_(std::make_unique<LibraryAttention>(limits_, stream_)),
       update_(std::make_unique<UpdateState>(stream_)),
@@ -21,6 +22,7 @@ CudaBackend::CudaBackend(int device)
 
 CudaBackend::~CudaBackend() {
   copies_.reset();
+  uploads_.reset();
   library_attention_.reset();
   products_.reset();
   destroy_stream(stream_);
@@ -68,7 +70,7 @@ void CudaBackend::do_await(ops::Transfer transfer) {
 }
 
 void CudaBackend::do_upload(const void* host, const Tensor& dst) {
-  if (dst.bytes() != 0) copy_to_device(dst.data, host, dst.bytes(), stream_);
+  if (dst.bytes() != 0) uploads_->copy(dst.data, host, dst.bytes());
 }
 
 void CudaBackend::do_download(const Tensor& src, void* host) {

@@ -75,6 +75,7 @@ class CudaBackend final : public ops::Backend {
   DeviceLimits limits_;
   Stream stream_ = nullptr;
   std::unique_ptr<Products> products_;
+  std::unique_ptr<UploadQueue> uploads_;
   std::unique_ptr<CopyQueue> copies_;
   std::unique_ptr<LibraryAttention> library_attention_;
   std::unique_ptr<UpdateState> update_;

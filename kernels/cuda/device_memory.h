@@ -18,9 +18,6 @@ using Stream = CUstream_st*;
 struct DeviceLimits {
   std::string name;
   int architecture = 0;  // 10 * major + minor of the compute capability
-  int multiprocessors = 0;
-  std::size_t shared_bytes = 0;  // of one block, static and dynamic together
-  std::size_t memory_bytes = 0;  // of the device
 };
 
 // 0 without a driver. UserError(ExitCode::device) if the driver is too old for this program.
@@ -61,7 +58,24 @@ class CopyQueue {
   std::unique_ptr<State> state_;
 };
 
-// The host memory may be reused on return.
+// Copies from any host memory, in the order of `stream`: the bytes wait in page-locked buffers, so
+// the host goes on at once unless it is two buffers ahead of the device.
+class UploadQueue {
+ public:
+  explicit UploadQueue(Stream stream);
+  ~UploadQueue();
+  UploadQueue(const UploadQueue&) = delete;
+  UploadQueue& operator=(const UploadQueue&) = delete;
+
+  // The host memory may be reused on return.
+  void copy(void* device, const void* host, std::size_t bytes);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+// The same without buffers: waits. For what is sent once.
 void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream);
 // Waits until everything queued before has ended and the bytes have come.
 void copy_to_host(void* host, const void* device, std::size_t bytes, Stream stream);

@@ -142,6 +142,13 @@ ModelInputs open_model(const Config& config, bool need_weights, const ops::Devic
   check_task(config.task, m.config.value("model_type", ""));
   m.config["vision_features"] = config.model.vision_features;
   m.settings.compute = compute_of(config.model.compute, device);
+  // A device whose fastest type is f16 has no products of bf16 (sm_75).
+  if (m.settings.compute == DType::bf16 && device.compute == DType::f16) {
+    throw UserError(ExitCode::config,
+                    fmt::format("model.compute is bf16, which {} cannot multiply; set it to f16, "
+                                "f32 or auto",
+                                device.name));
+  }
   m.settings.eight_bit_optimizer = config.train.eight_bit;
   m.settings.head_rows = head_rows(config.data, m.folder, need_weights);
   if (io::has_weights(m.folder)) {

@@ -63,5 +63,20 @@ TEST(Precision, LowerTypesAgreeWithinTheirRounding) {
   }
 }
 
+// A T4: its auto is f16, and bf16 has no products there.
+TEST(Precision, IsTheDevicesOwnWhereTheConfigurationSaysAuto) {
+  const TempFolder folder;
+  const ops::DeviceTraits t4{.name = "t4", .compute = DType::f16};
+  const auto compute = [&](const std::string& name, const ops::DeviceTraits& device) {
+    const Config config = load(folder, fixture_config(folder), {"model.compute=" + name});
+    return open_model(config, false, device).settings.compute;
+  };
+  EXPECT_EQ(compute("auto", t4), DType::f16);
+  EXPECT_EQ(compute("f32", t4), DType::f32);
+  EXPECT_EQ(compute("bf16", {.name = "a100", .compute = DType::bf16}), DType::bf16);
+  expect_user_error(ExitCode::config, {"model.compute", "bf16", "t4", "f16"},
+                    [&] { compute("bf16", t4); });
+}
+
 }  // namespace
 }  // namespace medvqa::train

@@ -64,11 +64,7 @@ DeviceLimits device_limits(int device) {
                                           std::to_string(properties.minor) +
                                           ", the kernels need 7.5 (T4) or newer; set device=cpu");
   }
-  return {.name = properties.name,
-          .architecture = 10 * properties.major + properties.minor,
-          .multiprocessors = properties.multiProcessorCount,
-          .shared_bytes = properties.sharedMemPerBlockOptin,
-          .memory_bytes = properties.totalGlobalMem};
+  return {.name = properties.name, .architecture = 10 * properties.major + properties.minor};
 }
 
 Stream make_stream() {
@@ -163,6 +159,58 @@ std::uint64_t CopyQueue::to_device(void* device, const void* host, std::size_t b
 void CopyQueue::await(std::uint64_t copy) {
   const std::uint64_t oldest = state_->last - std::min(state_->last, State::kEvents - 1);
   MEDVQA_CUDA_CALL(cudaStreamWaitEvent(state_->compute, state_->event(std::max(copy, oldest)), 0));
+}
+
+// Bytes are put one behind the other into a buffer until it is full; the event at its place marks
+// when the device has read it.
+struct UploadQueue::State {
+  static constexpr std::size_t kBuffers = 2;
+  static constexpr std::size_t kBytes = std::size_t{16} << 20;
+  static constexpr std::size_t kAlignment = 256;
+  Stream stream = nullptr;
+  std::array<std::shared_ptr<void>, kBuffers> buffers;
+  std::array<cudaEvent_t, kBuffers> read{};
+  std::size_t current = 0;
+  std::size_t used = 0;
+
+  void turn() {
+    MEDVQA_CUDA_CALL(cudaEventRecord(read[current], stream));
+    current = (current + 1) % kBuffers;
+    MEDVQA_CUDA_CALL(cudaEventSynchronize(read[current]));  // at once if it never was recorded
+    used = 0;
+  }
+};
+
+UploadQueue::UploadQueue(Stream stream) : state_(std::make_unique<State>()) {
+  state_->stream = stream;
+  for (std::shared_ptr<void>& b : state_->buffers) b = allocate_pinned_memory(State::kBytes);
+  for (cudaEvent_t& e : state_->read) {
+    MEDVQA_CUDA_CALL(cudaEventCreateWithFlags(&e, cudaEventDisableTiming));
+  }
+}
+
+UploadQueue::~UploadQueue() {
+  cudaStreamSynchronize(state_->stream);
+  for (cudaEvent_t e : state_->read) cudaEventDestroy(e);
+}
+
+void UploadQueue::copy(void* device, const void* host, std::size_t bytes) {
+  State& s = *state_;
+  auto* to = static_cast<std::byte*>(device);
+  const auto* from = static_cast<const std::byte*>(host);
+  while (bytes > 0) {
+    if (s.used == State::kBytes) s.turn();
+    const std::size_t piece = std::min(bytes, State::kBytes - s.used);
+    std::byte* staged = static_cast<std::byte*>(s.buffers[s.current].get()) + s.used;
+    std::memcpy(staged, from, piece);
+    MEDVQA_CUDA_CALL(cudaMemcpyAsync(to, staged, piece, cudaMemcpyHostToDevice, s.stream));
+    const std::size_t end = s.used + piece;
+    s.used = std::min(State::kBytes,
+                      (end + State::kAlignment - 1) / State::kAlignment * State::kAlignment);
+    to += piece;
+    from += piece;
+    bytes -= piece;
+  }
 }
 
 void copy_to_device(void* device, const void* host, std::size_t bytes, Stream stream) {
