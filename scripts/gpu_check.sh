@@ -253,7 +253,7 @@ step_configs() {
 run_plan() { # CONFIG
   local plan peak
   [ -f "$work/$1.peak" ] || skip "its step was not run" || return
-  plan=$(sed -n 's/.*memory MiB: .* total \([0-9.]*\);.*/\1/p' "$out/step_$1.log" | head -n 1)
+  plan=$(sed -n 's/.*memory MiB: .* total \([0-9.]*\)[,;].*/\1/p' "$out/step_$1.log" | head -n 1)
   peak=$(cat "$work/$1.peak")
   awk -v a="${plan:-0}" -v b="$peak" 'BEGIN { b /= 2^20
     printf "plan %.0f MiB, peak %.0f MiB\n", a, b

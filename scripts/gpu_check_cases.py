@@ -32,7 +32,7 @@ if verb == "train":
     lines = [{"step": i + 1, "loss": loss + i, "seconds": 0.5}
              for i in range(int(settings["train.max_steps"]))]
     (output / "metrics.jsonl").write_text("".join(json.dumps(l) + "\n" for l in lines))
-    print("memory MiB: weights 5.0, total 100.5; recompute none", flush=True)
+    print("memory MiB: weights 5.0, total 100.5, host 0.0; recompute none", flush=True)
     seen = pathlib.Path(os.environ["SEEN"])
     seen.touch()
     time.sleep(0.3)

@@ -159,6 +159,8 @@ if stage build-cpu build cpu; then
 fi
 stage kernel-table-self-test python3 scripts/kernel_table.py --self-test
 stage gpu-check-self-test python3 scripts/gpu_check_cases.py
+[ ! -x build/cpu/medvqa ] || stage gpu-check-cpu scripts/gpu_check.sh --device cpu \
+  --build build/cpu --only doctor,bench,configs,plan,agreement --out "$logs/gpu_check"
 stage build-cuda build_cuda
 [ $clang = no ] || stage build-clang build cpu-clang
 if [ $asan = yes ] && stage build-asan build cpu-asan; then
