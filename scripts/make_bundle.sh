@@ -44,12 +44,17 @@ for program in "$folder"/bin/*; do
     [[ ! $library =~ $system ]] || continue
     [ -f "$path" ] || fail "$program needs $library, which is not here"
     [ -f "$folder/lib/$library" ] || cp -L "$path" "$folder/lib/$library"
-    # Parts that cuDNN loads by itself.
-    [[ $library != libcudnn.so.* ]] || cp -nL "$(dirname "$path")"/libcudnn_*.so.* "$folder/lib/"
   done < <(ldd "$program" | awk '$2 == "=>" { print $1, $3 }')
 done
 
-compiler=$(sed -n 's/^CMAKE_CUDA_COMPILER:[A-Z]*=//p' "$build/CMakeCache.txt")
+# cuDNN is no program's in ldd's eyes: it is loaded at run time, and loads its own parts.
+cached() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
+cudnn=$(cached MEDVQA_CUDNN_LIBRARY)
+if [ -f "$cudnn" ] && [ -d "$(cached MEDVQA_CUDNN_FRONTEND)" ]; then
+  cp -L "$(dirname "$cudnn")"/libcudnn*.so.9 "$folder/lib/"
+fi
+
+compiler=$(cached CMAKE_CUDA_COMPILER)
 toolkit=$(dirname "$(dirname "$(readlink -f "${compiler:-/none/none}")")")
 if [ -x "$toolkit/bin/compute-sanitizer" ]; then
   mkdir -p "$folder/sanitizer/bin" "$folder/sanitizer/lib"
@@ -60,7 +65,7 @@ cp "$source_tree/scripts/gpu_check.sh" "$source_tree/LICENSE" "$folder/"
 mkdir "$folder/fixtures"
 cp -r "$source_tree/tests/fixtures/qwen2_vl_tiny" "$folder/fixtures/"
 printf 'medvqa %s\nbuilt %s for CUDA architectures %s\n' "$commit" "$(date -u +%F)" \
-  "$(sed -n 's/^MEDVQA_CUDA_ARCHITECTURES:[A-Z]*=//p' "$build/CMakeCache.txt")" >"$folder/VERSION"
+  "$(cached MEDVQA_CUDA_ARCHITECTURES)" >"$folder/VERSION"
 
 file=${file:-$source_tree/build/$name.tar.gz}
 tar -C "$stage" -cf - "$name" | gzip -1 >"$file.part"

@@ -89,17 +89,24 @@ check_tidy() {
 build() { cmake --preset "$1" && cmake --build --preset "$1" --parallel "$cores"; }
 
 # The CUDA build for one architecture: the kernels, the program and the kernels' tests, linked but
-# not run; and what ptxas spills. In two minutes where ccache has the host's objects.
+# not run; what ptxas spills; cuDNN's graphs, which need no device. In two minutes where ccache has
+# the host's objects.
 build_cuda() {
-  local nvcc
+  local nvcc targets=(medvqa test_kernels_cuda) graphs=build/cuda-ci/tests/test_attention_graph
   if ! nvcc=$(PATH=$PATH:$PWD/.cuda/toolkit/bin:/usr/local/cuda/bin command -v nvcc); then
     echo "skipped: no nvcc (scripts/install_cuda.sh brings one)"
     echo "0 passed, 0 failed, 1 skipped"
     return 0
   fi
   cmake --preset cuda -B build/cuda-ci -DCMAKE_CUDA_COMPILER="$nvcc" \
-    -DMEDVQA_CUDA_ARCHITECTURES=90-real &&
-    cmake --build build/cuda-ci --parallel "$cores" --target medvqa test_kernels_cuda &&
+    -DMEDVQA_CUDA_ARCHITECTURES=90-real \
+    -DMEDVQA_CUDNN_FRONTEND="$(echo "$venv"/lib/python3*/site-packages/include)" || return
+  if cmake --build build/cuda-ci --target help | grep -q test_attention_graph; then
+    targets+=(test_attention_graph)
+  else
+    echo "no cuDNN here: its graphs are not checked" && graphs=true
+  fi
+  cmake --build build/cuda-ci --parallel "$cores" --target "${targets[@]}" && "$graphs" &&
     python3 scripts/kernel_table.py --check --build build/cuda-ci --jobs "$cores"
 }
 
