@@ -37,8 +37,8 @@ template <bool kAll>
 MEDVQA_INLINE_AVX512_BF16 __mmask16 mask_of(std::int64_t visible, std::int64_t column) {
   if constexpr (kAll) return 0xffff;
   if (visible <= column) return 0;
-  return visible >= column + kLanes ? 0xffff
-                                    : static_cast<__mmask16>((1 << (visible - column)) - 1);
+  if (visible >= column + kLanes) return 0xffff;
+  return static_cast<__mmask16>((1U << (visible - column)) - 1U);
 }
 
 // Two rows' sixteen as bf16: the first row's in the lower half.
