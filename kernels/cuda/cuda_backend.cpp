@@ -1,6 +1,7 @@
 #include "kernels/cuda/cuda_backend.h"
 
 #include "kernels/cuda/update_state.h"
+#include "medvqa/ops/scratch.h"
 
 namespace medvqa::cuda {
 
@@ -14,10 +15,8 @@ CudaBackend::CudaBackend(int device)
       update_(std::make_unique<UpdateState>(stream_)),
       traits_(products_->traits()) {
   traits_.name = limits_.name;
-  traits_.attention_on_chip = true;
-  traits_.nf4_product_rows = 64;
+  ops::add_cuda_kernels(traits_);
   traits_.compute = limits_.architecture >= 80 ? DType::bf16 : DType::f16;
-  traits_.own_memory = true;
 }
 
 CudaBackend::~CudaBackend() {

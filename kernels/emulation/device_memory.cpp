@@ -30,20 +30,6 @@ Stream make_stream() {
 }
 void destroy_stream(Stream) {}
 
-std::shared_ptr<void> allocate_device_memory(std::size_t bytes) {
-  const std::size_t rounded = (bytes / kArenaAlignment + 1) * kArenaAlignment;
-  void* memory = std::aligned_alloc(kArenaAlignment, rounded);
-  if (memory == nullptr) {
-    throw UserError(ExitCode::memory,
-                    "the system has no " + std::to_string(rounded) + " bytes of memory left");
-  }
-  emulation::add_allocation(memory, bytes);
-  return {memory, [](void* p) {
-            emulation::remove_allocation(p);
-            std::free(p);
-          }};
-}
-
 std::shared_ptr<void> allocate_pinned_memory(std::size_t bytes) {
   const std::size_t rounded = (bytes / kArenaAlignment + 1) * kArenaAlignment;
   void* memory = std::aligned_alloc(kArenaAlignment, rounded);
@@ -52,6 +38,13 @@ std::shared_ptr<void> allocate_pinned_memory(std::size_t bytes) {
                     "the system has no " + std::to_string(rounded) + " bytes of memory left");
   }
   return {memory, [](void* p) { std::free(p); }};
+}
+
+// Host memory as well, whose bounds the emulator knows.
+std::shared_ptr<void> allocate_device_memory(std::size_t bytes) {
+  std::shared_ptr<void> memory = allocate_pinned_memory(bytes);
+  emulation::add_allocation(memory.get(), bytes);
+  return {memory.get(), [memory](void* p) { emulation::remove_allocation(p); }};
 }
 
 struct CopyQueue::State {};

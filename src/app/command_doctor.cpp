@@ -3,6 +3,7 @@
 #include <CLI/CLI.hpp>
 #include <iostream>
 #include <nlohmann/json.hpp>
+#include <set>
 
 #include "medvqa/app/arguments.h"
 #include "medvqa/app/commands.h"
@@ -24,12 +25,10 @@ nlohmann::ordered_json examine(const std::string& name, bool measure) {
                            {"compute", medvqa::name_of(traits.compute)}};
   if (!backend->free_memory()) d["threads"] = traits.threads;
   if (!measure) return d;
-  std::vector<DType> types{DType::f32};
-  if (traits.compute != DType::f32) types.push_back(traits.compute);
-  for (const DType type : types) {
-    const train::Ceilings c = train::measure_ceilings(*backend, type);
-    d["copy_bytes_per_second"] = c.copied;
-    d["gemm_flops_per_second"][std::string(medvqa::name_of(type))] = c.products;
+  d["copy_bytes_per_second"] = train::measure_copy(*backend);
+  for (const DType type : std::set{DType::f32, traits.compute}) {
+    d["gemm_flops_per_second"][std::string(medvqa::name_of(type))] =
+        train::measure_product(*backend, type);
   }
   return d;
 }

@@ -89,6 +89,12 @@ bool attention_in_pairs(const Attention& p, const DeviceTraits& traits) {
   return traits.bf16_pairs && p.q_THD.dtype == DType::bf16 && p.q_THD.dim(2) % 16 == 0;
 }
 
+void add_cuda_kernels(DeviceTraits& traits) {
+  traits.attention_on_chip = true;
+  traits.own_memory = true;
+  traits.nf4_product_rows = 64;
+}
+
 LibraryAttentionScratch library_attention_scratch(const Attention& p) {
   constexpr std::int64_t kShortest = 128;  // shorter ones gain nothing by plans of their own
   constexpr std::size_t kMostLse = std::size_t{32} << 20;

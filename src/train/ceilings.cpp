@@ -5,6 +5,7 @@
 #include <vector>
 
 #include "medvqa/core/arena.h"
+#include "medvqa/ops/scratch.h"
 #include "medvqa/train/available_memory.h"
 
 namespace medvqa::train {
@@ -35,43 +36,49 @@ double median_seconds(ops::Backend& backend, const Tensor& one, F&& work) {
   return seconds[kRuns / 2];
 }
 
+// The element that is read back to wait for the device.
+Tensor last_element(ops::Backend& backend, Arena& arena) {
+  const Tensor one = arena.allocate({1}, DType::f32);
+  backend.fill(one, 0);
+  return one;
+}
+
 }  // namespace
 
-Ceilings measure_ceilings(ops::Backend& backend, DType type) {
-  // Larger than any cache; a GPU's products reach their rate at 8192, a CPU's much earlier.
-  const bool own_memory = backend.free_memory().has_value();
-  const std::int64_t side = own_memory ? 8192 : 1536;
-  const std::size_t most = available_memory(backend) / 8;
-  const std::size_t copied = std::min(std::size_t{own_memory ? 1024u : 128u} << 20, most / 2);
-  const std::size_t products = 4 * static_cast<std::size_t>(side * side) * sizeof(float);
-  const auto memory = backend.allocate_memory(std::max(2 * copied, products) + 4096);
-  Arena arena("ceilings", memory.get(), std::max(2 * copied, products) + 4096);
-  const std::size_t workspace =
-      backend.traits().gemm_workspace + (backend.traits().gemm_in_f16 ? 0 : products) + 4096;
+double measure_copy(ops::Backend& backend) {
+  // Larger than any cache.
+  const std::size_t wanted = std::size_t{backend.free_memory() ? 1024u : 128u} << 20;
+  const std::size_t bytes = std::min(wanted, available_memory(backend) / 16);
+  const std::size_t capacity = 2 * bytes + 4096;
+  const auto memory = backend.allocate_memory(capacity);
+  Arena arena("ceilings", memory.get(), capacity);
+  const Tensor one = last_element(backend, arena);
+  const auto rows = static_cast<std::int64_t>(bytes / (1024 * sizeof(float)));
+  const Tensor from = arena.allocate({rows, 1024}, DType::f32);
+  const Tensor to = arena.allocate({rows, 1024}, DType::f32);
+  backend.fill(from, 1);
+  const double seconds = median_seconds(backend, one, [&] { backend.copy(from, to); });
+  return 2 * static_cast<double>(from.bytes()) / seconds;
+}
+
+double measure_product(ops::Backend& backend, DType type) {
+  // A GPU's products reach their rate at 8192, a CPU's much earlier.
+  const std::int64_t side = backend.free_memory() ? 8192 : 1536;
+  const std::size_t capacity = 3 * static_cast<std::size_t>(side * side) * size_of(type) + 4096;
+  const auto memory = backend.allocate_memory(capacity);
+  Arena arena("ceilings", memory.get(), capacity);
+  const Tensor one = last_element(backend, arena);
+  const ops::Gemm p{.a = arena.allocate({side, side}, type),
+                    .b = arena.allocate({side, side}, type),
+                    .transpose_b = ops::Transpose::yes,
+                    .c = arena.allocate({side, side}, type)};
+  const std::size_t workspace = ops::scratch_bytes(p, backend.traits()) + 4096;
   const auto scratch_memory = backend.allocate_memory(workspace);
   Arena scratch("scratch", scratch_memory.get(), workspace);
   backend.use_scratch(scratch);
-  const Tensor one = arena.allocate({1}, DType::f32);
-  backend.fill(one, 0);
-  Ceilings c;
-  {
-    Arena::Scope scope(arena);
-    const auto rows = static_cast<std::int64_t>(copied / (1024 * sizeof(float)));
-    const Tensor from = arena.allocate({rows, 1024}, DType::f32);
-    const Tensor to = arena.allocate({rows, 1024}, DType::f32);
-    backend.fill(from, 1);
-    const double bytes = 2 * static_cast<double>(from.bytes());
-    c.copied = bytes / median_seconds(backend, one, [&] { backend.copy(from, to); });
-  }
-  ops::Gemm p{.a = arena.allocate({side, side}, type),
-              .b = arena.allocate({side, side}, type),
-              .transpose_b = ops::Transpose::yes,
-              .c = arena.allocate({side, side}, type)};
   backend.fill(p.a, 1);
   backend.fill(p.b, 1.0 / 256);
-  const double n = static_cast<double>(side);
-  c.products = 2 * n * n * n / median_seconds(backend, one, [&] { backend.gemm(p); });
-  return c;
+  return ops::operations(p) / median_seconds(backend, one, [&] { backend.gemm(p); });
 }
 
 }  // namespace medvqa::train

@@ -7,6 +7,7 @@
 #include <charconv>
 
 #include "medvqa/ops/dry_backend.h"
+#include "medvqa/ops/scratch.h"
 #include "medvqa/train/available_memory.h"
 #include "medvqa/train/backend_factory.h"
 
@@ -19,7 +20,6 @@ using autograd::Recompute;
 constexpr std::size_t kGiB = std::size_t{1} << 30;
 // Taken by the driver, cuBLAS and cuDNN before the first tensor.
 constexpr std::size_t kCudaContext = std::size_t{700} << 20;
-constexpr std::size_t kCudaWorkspace = std::size_t{32} << 20;
 // Program, tokenizer, libraries' own buffers. Measured: 50 to 180 MiB.
 constexpr std::size_t kHostProgram = std::size_t{64} << 20;
 constexpr std::size_t kBatchesAhead = 3;
@@ -44,10 +44,8 @@ Device cuda_device(const std::string& name, std::size_t memory, DType compute) {
   d.usable = d.capacity;
   d.built_in = false;
   d.traits.name = name;
-  d.traits.gemm_workspace = kCudaWorkspace;
-  d.traits.attention_on_chip = true;
-  d.traits.own_memory = true;
-  d.traits.nf4_product_rows = 64;
+  d.traits.gemm_workspace = ops::kCublasWorkspace;
+  ops::add_cuda_kernels(d.traits);
   d.traits.compute = compute;
   return d;
 }

@@ -56,7 +56,6 @@ class SegmentTape {
 
   ops::Backend& backend() { return backend_; }
   Arena& step_arena() { return memory_.step; }
-  Arena& scratch() { return memory_.scratch; }
   // For what a caller needs no longer than until the next run().
   Arena& block_arena() { return memory_.block; }
   Arena& host_arena();

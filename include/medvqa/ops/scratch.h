@@ -23,6 +23,12 @@ std::size_t scratch_bytes(const AttentionBackward& p, const DeviceTraits& traits
 // A chunk of logits in the accumulator type, and its gradient in the type of x.
 std::size_t scratch_bytes(const LinearCrossEntropy& p, const DeviceTraits& traits);
 
+// What the CUDA kernels are, on a device and in a plan for one that is not there; the device's name
+// and type, and its products, are the caller's.
+void add_cuda_kernels(DeviceTraits& traits);
+// NVIDIA's advice for cuBLASLt on sm_90; smaller devices need less.
+inline constexpr std::size_t kCublasWorkspace = std::size_t{32} << 20;
+
 // A device library's attention (cuDNN), and what it takes of the scratch memory: offsets and
 // lengths of samples, lse with every sample filled up to `length` rows, a workspace. Number of
 // samples and length are rounded up to powers of two, so that batches share what the library

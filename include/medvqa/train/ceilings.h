@@ -5,13 +5,13 @@
 
 namespace medvqa::train {
 
-struct Ceilings {
-  double copied = 0;    // bytes a second moved by a copy, each read and written: 2 n / t
-  double products = 0;  // floating-point operations a second of a square product: 2 n^3 / t
-};
+// Medians of several runs, each long enough for the clock; under a second. A copy takes up to 1/8
+// of the memory that is free.
 
-// Medians of several runs, each long enough for the clock; about a second. Takes up to 1/8 of the
-// memory that is free. `type`: of the product's operands, sums in f32.
-Ceilings measure_ceilings(ops::Backend& backend, DType type);
+// Bytes a second moved by a copy, each read and written: 2 n / t.
+double measure_copy(ops::Backend& backend);
+// Floating-point operations a second of a square product: 2 n^3 / t. `type`: of its operands, sums
+// in f32.
+double measure_product(ops::Backend& backend, DType type);
 
 }  // namespace medvqa::train

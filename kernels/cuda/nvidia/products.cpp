@@ -12,12 +12,11 @@
 #include <string>
 #include <utility>
 
+#include "medvqa/ops/scratch.h"
+
 namespace medvqa::cuda {
 
 namespace {
-
-// NVIDIA's advice for sm_90; smaller devices need less.
-constexpr std::size_t kWorkspaceBytes = std::size_t{32} << 20;
 
 void check(cublasStatus_t status, const char* expression, int line) {
   if (status == CUBLAS_STATUS_SUCCESS) return;
@@ -193,14 +192,14 @@ std::string Products::version() {
 ops::DeviceTraits Products::traits() const {
   ops::DeviceTraits traits;
   traits.gemm_in_f16 = true;
-  traits.gemm_workspace = kWorkspaceBytes;
+  traits.gemm_workspace = ops::kCublasWorkspace;
   return traits;
 }
 
 void Products::gemm(const ops::Gemm& p, const Tensor& scratch) {
   if (p.c.elements() == 0) return;
   const Tensor& addend = p.residual_MN ? p.residual_MN : p.c;
-  const std::size_t workspace = std::min(scratch.bytes(), kWorkspaceBytes);
+  const std::size_t workspace = std::min(scratch.bytes(), ops::kCublasWorkspace);
   const State::Plan& plan = state_->plan(p, addend, workspace);
   if (p.bias_N) {
     const void* bias = p.bias_N.data;
