@@ -57,7 +57,7 @@ TapeOptions SegmentTape::tape_options(Mode mode) const {
 
 SegmentTape::Stored SegmentTape::store(Shape shape, DType dtype) {
   Tensor value(nullptr, dtype, shape);
-  const StepMemory::Piece piece = values_.take(value.bytes());
+  const StepMemory::Piece piece = values_.take(value.shape, value.dtype);
   value.data = piece.memory;
   return {.value = value, .piece = piece};
 }
@@ -70,7 +70,7 @@ void SegmentTape::send(Stored& s) {
 
 void SegmentTape::bring(Stored& s) {
   if (s.resident) return;
-  s.piece = values_.take(s.value.bytes());
+  s.piece = values_.take(s.value.shape, s.value.dtype);
   s.value.data = s.piece.memory;
   latest_ = s.moved = backend_.fetch(s.host, s.value);
   s.resident = true;
@@ -137,7 +137,7 @@ ops::GradOut SegmentTape::gradient(Node& n) {
   if (!n.needs_grad) return {};
   if (!n.grad) {
     const Tensor& value = n.stored.value;
-    n.grad_piece = values_.take(value.bytes());
+    n.grad_piece = values_.take(value.shape, value.dtype);
     n.grad = Tensor(n.grad_piece.memory, value.dtype, value.shape);
   }
   return {n.grad, std::exchange(n.written, true)};

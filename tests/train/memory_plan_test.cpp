@@ -185,6 +185,43 @@ TEST_F(Plan, TheFirstPolicyThatFitsIsTaken) {
   EXPECT_EQ(choice(0, Recompute::none), "none per_use");
 }
 
+// What the plan leaves out must fit into what it measures, under every policy.
+TEST_F(Plan, NoCoveredBatchNeedsMore) {
+  for (const char* preset : {"tiny-qwen2-vl", "tiny-qwen2-5-vl", "tiny-mllama"}) {
+    json c = fixture_config(folder_);
+    c["lora"].erase("init_from");
+    write_random_checkpoint({preset_config(preset), folder_.path() / preset, 3, true, {}});
+    c["model"]["path"] = (folder_.path() / preset).string();
+    const bool tiles = std::string(preset) == "tiny-mllama";
+    c["data"]["image"] = {{"min_pixels", tiles ? json(nullptr) : json(784)}};
+    std::vector<MicroBatch> batches;
+    for (const char* pixels : {"3136", "6272", "12544", "25088"}) {
+      for (const char* size : {"1", "2", "3", "6"}) {
+        const Session session(
+            load(folder_, c,
+                 {std::string("train.batch_size=") + size, "train.max_steps=12",
+                  "train.gradient_accumulation=1", std::string("data.image.max_pixels=") + pixels}),
+            Session::Purpose::train);
+        for (std::size_t s = 0; s < 12; ++s) {
+          for (MicroBatch& b : batches_of(session, s)) batches.push_back(std::move(b));
+        }
+      }
+    }
+    const ModelInputs model = open_model(load(folder_, c), true);
+    for (std::size_t step = 1; step <= 7; ++step) {
+      PlannedWork all, measured;
+      for (std::size_t i = 0; i < batches.size(); i += step) all.train.push_back(batches[i]);
+      measured.train = largest(all.train);
+      EXPECT_LT(measured.train.size(), all.train.size());
+      for (const MemoryPolicy& p : every_policy()) {
+        expect_equal(plan_memory({}, model, p, all).sizes,
+                     plan_memory({}, model, p, measured).sizes,
+                     std::string(preset) + " " + in_words(p));
+      }
+    }
+  }
+}
+
 TEST_F(Plan, LeavesOutWhatALargerBatchCovers) {
   const auto batch = [](std::int32_t tokens, std::int32_t labels, std::int64_t patches) {
     MicroBatch b;

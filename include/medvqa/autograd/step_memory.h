@@ -2,21 +2,33 @@
 // of the step arena that are given back in any order and handed out again.
 #pragma once
 
+#include <compare>
 #include <cstddef>
 #include <map>
+#include <vector>
 
 #include "medvqa/core/arena.h"
 #include "medvqa/ops/backend.h"
 
 namespace medvqa::autograd {
 
+// A piece is handed out again for tensors of its own shape and type only. What a pass takes from
+// the arena is then a sum over shapes of how many are alive at once times their size, so it never
+// grows when a micro-batch shrinks: the plan measures the largest micro-batches and all others fit.
+// (Choosing among all free pieces by size takes a little less and lacks that: a smaller tensor may
+// leave a piece too small for the next.)
 class StepMemory {
  public:
-  // Offsets into the arena: they mean the same where the arena only measures.
+  struct Kind {
+    std::int64_t rows = 0;
+    std::int64_t row_elements = 0;
+    DType dtype = DType::f32;
+    auto operator<=>(const Kind&) const = default;
+  };
   struct Piece {
-    std::size_t begin = 0;
+    Kind kind = {};
     std::size_t bytes = 0;
-    std::byte* memory = nullptr;
+    std::byte* memory = nullptr;  // null where the arena only measures
     explicit operator bool() const { return bytes != 0; }
   };
 
@@ -24,9 +36,8 @@ class StepMemory {
   StepMemory(const StepMemory&) = delete;
   StepMemory& operator=(const StepMemory&) = delete;
 
-  // The smallest free piece that is large enough, else more of the arena. Operations queued from
-  // now on may write it.
-  Piece take(std::size_t bytes);
+  // A free piece of this shape, else more of the arena. Operations queued from now on may write it.
+  Piece take(const Shape& shape, DType dtype);
   // `last_read`: the transfer that still reads it.
   void give_back(const Piece& piece, ops::Transfer last_read = 0);
 
@@ -38,7 +49,7 @@ class StepMemory {
 
   ops::Backend& backend_;
   Arena& arena_;
-  std::map<std::size_t, Free> free_;  // by where they begin; no two touch
+  std::map<Kind, std::vector<Free>> free_;
 };
 
 }  // namespace medvqa::autograd
