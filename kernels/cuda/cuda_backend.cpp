@@ -90,8 +90,4 @@ void CudaBackend::do_gemm(const ops::Gemm& p, const Tensor& scratch) {
   if (p.activation != ops::Activation::none) do_activation(p.activation, product.c, p.c);
 }
 
-void CudaBackend::do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) {
-  for (const ops::Gemm& p : group) do_gemm(p, scratch);
-}
-
 }  // namespace medvqa::cuda

@@ -45,7 +45,6 @@ class CudaBackend final : public ops::Backend {
   void do_fill(const Tensor& dst, double value) override;
   void do_accumulate(const Tensor& src, const ops::GradOut& dst) override;
   void do_gemm(const ops::Gemm& p, const Tensor& scratch) override;
-  void do_gemm_group(std::span<const ops::Gemm> group, const Tensor& scratch) override;
   void do_dequantize_nf4(const ops::Nf4Weight& weight, const Tensor& y_OI) override;
   void do_nf4_product(const ops::Nf4Product& p, const Tensor& scratch) override;
   void do_quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) override;

@@ -14,18 +14,21 @@ using ops::Transpose;
 
 // What one layer's backward needs from its forward, and cannot make again from x.
 struct Linear::Forward {
-  Tensor u;              // x A' [T, r] in the compute type
+  Tensor u;              // x A' [T, r] in the compute type: columns of its group's
   Tensor weight;         // the dequantised weight, if it was kept
   Tensor preactivation;  // only with an activation
   bool wanted = true;    // whether y is computed at all
 };
 
-// One layer of a group: its columns of the packed output begin at `begin`.
+// One of the layers that read the same x: its columns of the packed output begin at `begin`.
 struct Linear::Part {
   const Linear* layer;
   std::int64_t begin;
   Tensor y;
   Forward saved;
+  Tensor columns_of(const Tensor& packed) const {
+    return packed.columns(begin, begin + layer->out());
+  }
 };
 
 Linear::Linear(Builder& builder, const std::string& name, LinearShape shape, LinearKind kind,
@@ -95,7 +98,6 @@ Linear::Forward Linear::begin(Tape& t, std::int64_t rows, const Epilogue& epilog
                "an activation is computed in the compute type");
   Forward saved;
   saved.wanted = !(epilogue.last && t.replaying());
-  if (lora_) saved.u = t.allocate({rows, lora_->r}, compute_);
   if (epilogue.activation != ops::Activation::none) {
     saved.preactivation = t.allocate({rows, shape_.out}, compute_);
   }
@@ -135,14 +137,6 @@ void Linear::base(Tape& t, const Tensor& x, const Tensor& y, const Forward& save
   t.backend().gemm(product);
 }
 
-// u = x A'. Its operands may be temporaries in scratch.
-Gemm Linear::lora_down(Tape& t, const Tensor& x, const Forward& saved) const {
-  return {.a = lora_input(t, x),
-          .b = as_type(t, lora_->a.value, compute_),
-          .transpose_b = Transpose::yes,
-          .c = saved.u};
-}
-
 // y += s u B', then the activation.
 void Linear::lora_up(Tape& t, const Tensor& y, const Forward& saved,
                      const Epilogue& epilogue) const {
@@ -158,50 +152,105 @@ void Linear::lora_up(Tape& t, const Tensor& y, const Forward& saved,
                     .preactivation_MN = saved.preactivation});
 }
 
-Linear::Forward Linear::forward(Tape& t, const Tensor& x, const Tensor& y,
-                                const Epilogue& epilogue) const {
-  const Forward saved = begin(t, x.dim(0), epilogue);
-  base(t, x, y, saved, epilogue);
-  if (!lora_) return saved;
-  {
-    Arena::Scope scope(t.scratch());
-    t.backend().gemm(lora_down(t, x, saved));
+// The adapters whose products with x are one: all of them, or each by itself where it drops out x.
+std::vector<Linear::Adapters> Linear::adapters(const Tape& t, std::span<const Part> parts) {
+  std::vector<Adapters> found;
+  for (std::size_t i = 0; i < parts.size(); ++i) {
+    const Linear& layer = *parts[i].layer;
+    if (!layer.lora_) continue;
+    const auto alone = [&] {
+      return layer.drops_out(t) || parts[found.back().parts.back()].layer->drops_out(t);
+    };
+    if (found.empty() || alone()) found.push_back({});
+    found.back().parts.push_back(i);
+    found.back().r += layer.lora_->r;
   }
-  lora_up(t, y, saved, epilogue);
-  return saved;
+  return found;
 }
 
-void Linear::backward(Tape& t, const Var& x, const Tensor& dy, const Forward& saved,
-                      const GradOut& dx) const {
-  if (dx) {
-    Arena::Scope scope(t.scratch());
-    const Tensor w = saved.weight ? saved.weight : weight(t.backend(), t.scratch());
-    t.backend().gemm({.a = dy, .b = w, .c = dx.tensor, .accumulate = dx.accumulate});
+// Their A below each other, [sum of r, in], in the compute type.
+Tensor Linear::stacked_a(Tape& t, std::span<const Part> parts, const Adapters& adapters) {
+  const Linear& first = *parts[adapters.parts.front()].layer;
+  if (adapters.parts.size() == 1) return as_type(t, first.lora_->a.value, first.compute_);
+  const Tensor all = t.scratch().allocate({adapters.r, first.in()}, first.compute_);
+  std::int64_t row = 0;
+  for (const std::size_t i : adapters.parts) {
+    const Tensor& a = parts[i].layer->lora_->a.value;
+    const Tensor rows = all.rows_between(row, row + a.dim(0));
+    if (a.dtype == rows.dtype) {
+      t.backend().copy(a, rows);
+    } else {
+      t.backend().convert(a, rows);
+    }
+    row += a.dim(0);
   }
-  if (lora_) backward_lora(t, x, dy, saved, {dx.tensor, true});
+  return all;
+}
+
+void Linear::forward(Tape& t, const Tensor& x, std::span<Part> parts, const Epilogue& epilogue) {
+  for (Part& p : parts) {
+    p.saved = p.layer->begin(t, x.dim(0), epilogue);
+    p.layer->base(t, x, p.y, p.saved, epilogue);
+  }
+  for (const Adapters& group : adapters(t, parts)) {
+    const Linear& first = *parts[group.parts.front()].layer;
+    const Tensor u = t.allocate({x.dim(0), group.r}, first.compute_);
+    {
+      Arena::Scope scope(t.scratch());
+      t.backend().gemm({.a = first.lora_input(t, x),
+                        .b = stacked_a(t, parts, group),
+                        .transpose_b = Transpose::yes,
+                        .c = u});
+    }
+    std::int64_t column = 0;
+    for (const std::size_t i : group.parts) {
+      Part& p = parts[i];
+      p.saved.u = u.columns(column, column + p.layer->lora_->r);
+      column += p.layer->lora_->r;
+      p.layer->lora_up(t, p.y, p.saved, epilogue);
+    }
+  }
+}
+
+void Linear::backward(Tape& t, const Var& x, const Tensor& dy, std::span<const Part> parts) {
+  GradOut dx = t.grad(x);
+  for (const Part& p : parts) {
+    if (!dx) break;
+    Arena::Scope scope(t.scratch());
+    const Tensor w = p.saved.weight ? p.saved.weight : p.layer->weight(t.backend(), t.scratch());
+    t.backend().gemm({.a = p.columns_of(dy), .b = w, .c = dx.tensor, .accumulate = dx.accumulate});
+    dx.accumulate = true;
+  }
+  for (const Adapters& group : adapters(t, parts)) backward_lora(t, x, dy, parts, group, dx);
 }
 
 // `dx`, if wanted, already holds the base's part.
-void Linear::backward_lora(Tape& t, const Var& x, const Tensor& dy, const Forward& saved,
-                           const GradOut& dx) const {
+void Linear::backward_lora(Tape& t, const Var& x, const Tensor& dy, std::span<const Part> parts,
+                           const Adapters& group, const GradOut& dx) {
   Arena::Scope scope(t.scratch());
-  const Tensor v = t.scratch().allocate({dy.dim(0), lora_->r}, compute_);
-  t.backend().gemm(
-      {.a = dy, .b = as_type(t, lora_->b.value, compute_), .c = v, .alpha = lora_->scaling});
-  t.backend().gemm({.a = dy,
-                    .transpose_a = Transpose::yes,
-                    .b = saved.u,
-                    .c = lora_->b.grad,
-                    .alpha = lora_->scaling,
-                    .accumulate = true});
-  t.backend().gemm({.a = v,
-                    .transpose_a = Transpose::yes,
-                    .b = lora_input(t, x.value),
-                    .c = lora_->a.grad,
-                    .accumulate = true});
+  const Linear& first = *parts[group.parts.front()].layer;
+  const Tensor v = t.scratch().allocate({dy.dim(0), group.r}, first.compute_);
+  std::int64_t column = 0;
+  for (const std::size_t i : group.parts) {
+    const LoraModule& lora = *parts[i].layer->lora_;
+    const Tensor d = parts[i].columns_of(dy);
+    Arena::Scope operands(t.scratch());
+    t.backend().gemm({.a = d,
+                      .b = as_type(t, lora.b.value, first.compute_),
+                      .c = v.columns(column, column + lora.r),
+                      .alpha = lora.scaling});
+    t.backend().gemm({.a = d,
+                      .transpose_a = Transpose::yes,
+                      .b = parts[i].saved.u,
+                      .c = lora.b.grad,
+                      .alpha = lora.scaling,
+                      .accumulate = true});
+    column += lora.r;
+  }
+  add_grad_of_a(t, first.lora_input(t, x.value), v, parts, group);
   if (!dx) return;
-  const Tensor a = as_type(t, lora_->a.value, compute_);
-  if (!drops_out(t)) {
+  const Tensor a = stacked_a(t, parts, group);
+  if (!first.drops_out(t)) {
     t.backend().gemm({.a = v, .b = a, .c = dx.tensor, .accumulate = true});
     return;
   }
@@ -209,9 +258,27 @@ void Linear::backward_lora(Tape& t, const Var& x, const Tensor& dy, const Forwar
   t.backend().gemm({.a = v, .b = a, .c = through});
   t.backend().dropout({.x_TC = through,
                        .y_TC = dx,
-                       .p = lora_->dropout,
+                       .p = first.lora_->dropout,
                        .seed = t.options().random_key,
-                       .stream = lora_->stream});
+                       .stream = first.lora_->stream});
+}
+
+// dA += v' x
+void Linear::add_grad_of_a(Tape& t, const Tensor& x, const Tensor& v, std::span<const Part> parts,
+                           const Adapters& group) {
+  const Tensor& first = parts[group.parts.front()].layer->lora_->a.grad;
+  Gemm product{.a = v, .transpose_a = Transpose::yes, .b = x, .c = first, .accumulate = true};
+  if (group.parts.size() == 1) return t.backend().gemm(product);
+  Arena::Scope scope(t.scratch());
+  product.c = t.scratch().allocate({group.r, x.dim(1)}, first.dtype);
+  product.accumulate = false;
+  t.backend().gemm(product);
+  std::int64_t row = 0;
+  for (const std::size_t i : group.parts) {
+    const Tensor& grad = parts[i].layer->lora_->a.grad;
+    t.backend().accumulate(product.c.rows_between(row, row + grad.dim(0)), {grad, true});
+    row += grad.dim(0);
+  }
 }
 
 Var Linear::operator()(Tape& t, const Var& x, const Epilogue& epilogue) const {
@@ -219,7 +286,8 @@ Var Linear::operator()(Tape& t, const Var& x, const Epilogue& epilogue) const {
   const bool unseen = epilogue.last && t.replaying();
   const DType type = type_of_y(epilogue);
   const Tensor y = unseen ? Tensor(nullptr, type, shape) : t.allocate(shape, type);
-  const Forward saved = forward(t, x.value, y, epilogue);
+  Part part{this, 0, y, {}};
+  forward(t, x.value, std::span(&part, 1), epilogue);
   const std::optional<Var> residual = epilogue.residual;
   const ops::Activation kind = epilogue.activation;
   const Var out =
@@ -227,38 +295,13 @@ Var Linear::operator()(Tape& t, const Var& x, const Epilogue& epilogue) const {
   t.on_backward(out, [=, this, &t] {
     const Tensor dy = t.grad_of(out);
     if (kind != ops::Activation::none) {
-      t.backend().activation_backward(kind, saved.preactivation, dy, {dy, false});
+      t.backend().activation_backward(kind, part.saved.preactivation, dy, {dy, false});
     }
     if (residual) t.backend().accumulate(dy, t.grad(*residual));
     Arena::Scope scope(t.scratch());
-    backward(t, x, as_type(t, dy, compute_), saved, t.grad(x));
+    backward(t, x, as_type(t, dy, compute_), std::span(&part, 1));
   });
   return out;
-}
-
-// The products with A share x and run as one group, unless each layer drops out its own x.
-void Linear::forward_group(Tape& t, const Tensor& x, std::span<Part> parts) {
-  for (Part& p : parts) {
-    p.saved = p.layer->begin(t, x.dim(0), {});
-    p.layer->base(t, x, p.y, p.saved, {});
-  }
-  {
-    Arena::Scope scope(t.scratch());
-    std::vector<Gemm> shared;
-    for (const Part& p : parts) {
-      if (!p.layer->trainable()) continue;
-      const Gemm down = p.layer->lora_down(t, x, p.saved);
-      if (p.layer->drops_out(t)) {
-        t.backend().gemm(down);
-      } else {
-        shared.push_back(down);
-      }
-    }
-    if (!shared.empty()) t.backend().gemm_group(shared);
-  }
-  for (const Part& p : parts) {
-    if (p.layer->trainable()) p.layer->lora_up(t, p.y, p.saved, {});
-  }
 }
 
 Var linear_group(Tape& t, const Var& x, std::span<const Linear* const> layers) {
@@ -275,15 +318,9 @@ Var linear_group(Tape& t, const Var& x, std::span<const Linear* const> layers) {
     parts.push_back({layer, begin, y.columns(begin, begin + layer->out()), {}});
     begin += layer->out();
   }
-  Linear::forward_group(t, x.value, parts);
+  Linear::forward(t, x.value, parts, {});
   const Var out = t.result(y, {x}, trainable);
-  t.on_backward(out, [=, &t] {
-    const Tensor dy = t.grad_of(out);
-    for (const Linear::Part& p : parts) {
-      const Tensor d = dy.columns(p.begin, p.begin + p.layer->out());
-      p.layer->backward(t, x, d, p.saved, t.grad(x));
-    }
-  });
+  t.on_backward(out, [=, &t] { Linear::backward(t, x, t.grad_of(out), parts); });
   return out;
 }
 

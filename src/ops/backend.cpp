@@ -154,18 +154,6 @@ void Backend::gemm(const Gemm& p) {
   do_gemm(p, take_scratch(scratch_bytes(p, traits())));
 }
 
-void Backend::gemm_group(std::span<const Gemm> group) {
-  for (const Gemm& p : group) {
-    check_gemm(p);
-    MEDVQA_CHECK(p.a.data == group.front().a.data, "gemm_group: the products must share a");
-  }
-  Arena::Scope scope(scratch());
-  double count = 0;
-  for (const Gemm& p : group) count += operations(p);
-  const ProfiledSection section(profile_, "gemm", count);
-  do_gemm_group(group, take_scratch(scratch_bytes(group, traits())));
-}
-
 void Backend::dequantize_nf4(const Nf4Weight& w, const Tensor& y_OI) {
   check_shape("dequantize_nf4", "y", y_OI, {w.out, w.in});
   check_contiguous("dequantize_nf4", "y", y_OI);

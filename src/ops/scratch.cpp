@@ -67,12 +67,6 @@ std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits) {
          aligned(count(p.c.elements()) * 4) + traits.gemm_workspace;
 }
 
-std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& traits) {
-  std::size_t most = 0;
-  for (const Gemm& p : group) most = std::max(most, scratch_bytes(p, traits));
-  return most;
-}
-
 bool fused(const Nf4Product& p, const DeviceTraits& traits) {
   constexpr std::int64_t kColumns = 128, kBlock = 32;
   return p.x_MI.dim(0) <= traits.nf4_product_rows && size_of(p.x_MI.dtype) == 2 &&

@@ -38,11 +38,21 @@ std::vector<Linear> three_layers(Builder& b) {
 
 // Outputs side by side, then dx, then every adapter gradient. The seed of the group is the seeds
 // of the layers side by side.
-std::vector<Values> run_layers(DType type, bool grouped, bool nf4) {
+struct GroupCase {
+  bool nf4 = false;
+  double dropout = 0;
+  bool frozen_middle = false;
+};
+
+std::vector<Values> run_layers(DType type, bool grouped, const GroupCase& c,
+                               ops::Profile* profile = nullptr) {
   TestDevice d(type, std::size_t{1} << 19);
-  MemoryWeights source({.dtype = type, .nf4 = nf4});
-  Builder b(d.backend(), source, d.tensors(), d.tensors(), type, testing::adapt_all(4, 0.5, 0.2),
-            QuantizeOnLoad::no);
+  MemoryWeights source({.dtype = type, .nf4 = c.nf4});
+  LoraOptions adapters = testing::adapt_all(4, 0.5, c.dropout);
+  if (c.frozen_middle) {
+    adapters.adapts = [](const std::string& name, LinearKind) { return name != "layer1"; };
+  }
+  Builder b(d.backend(), source, d.tensors(), d.tensors(), type, adapters, QuantizeOnLoad::no);
   const std::vector<Linear> layers = three_layers(b);
   testing::fill_adapters(d, b.modules());
   constexpr std::int64_t kTokens = 6;
@@ -50,6 +60,7 @@ std::vector<Values> run_layers(DType type, bool grouped, bool nf4) {
   const Tensor dx = d.tensors().allocate_like(x);
   const Tensor seed = d.random("seed", {kTokens, 35}, 0.2);
   const Tensor y = d.tensors().allocate_like(seed);
+  d.backend().use_profile(profile);
   if (grouped) {
     Tape t(d.backend(), d.block(), d.scratch(),
            {.mode = TapeOptions::Mode::record, .random_key = 5, .dropout = true});
@@ -70,6 +81,7 @@ std::vector<Values> run_layers(DType type, bool grouped, bool nf4) {
       begin += layer.out();
     }
   }
+  d.backend().use_profile(nullptr);
   std::vector<Values> all{d.get(y), d.get(dx)};
   for (const auto& m : b.modules()) {
     all.push_back(d.get(m->a.grad));
@@ -78,23 +90,40 @@ std::vector<Values> run_layers(DType type, bool grouped, bool nf4) {
   return all;
 }
 
-// Bits in f64. Elsewhere a product may sum in another order for other strides.
+// But for the order of the sums.
 TEST(LinearGroup, IsTheLayersOneByOne) {
-  for (const bool nf4 : {false, true}) {
-    EXPECT_EQ(run_layers(DType::f64, true, nf4), run_layers(DType::f64, false, nf4));
-    for (const DType type : {DType::f32, DType::bf16, DType::f16}) {
-      const auto grouped = run_layers(type, true, nf4), apart = run_layers(type, false, nf4);
+  for (const GroupCase& c : {GroupCase{}, GroupCase{.nf4 = true}, GroupCase{.frozen_middle = true},
+                             GroupCase{.dropout = 0.2}, GroupCase{.nf4 = true, .dropout = 0.2},
+                             GroupCase{.dropout = 0.2, .frozen_middle = true}}) {
+    for (const DType type : {DType::f64, DType::f32, DType::bf16, DType::f16}) {
+      const auto grouped = run_layers(type, true, c), apart = run_layers(type, false, c);
+      ASSERT_EQ(grouped.size(), c.frozen_middle ? 6u : 8u);
       for (std::size_t i = 0; i < grouped.size(); ++i) {
         double largest = 0;
         // The sums differ; what 16 bits keep of them may round to a neighbour, again in dx.
-        const double allowed = 4 * roundoff(type) + 6 * std::sqrt(kIn) * roundoff(DType::f32);
+        const DType sums = type == DType::f64 ? DType::f64 : DType::f32;
+        const double allowed = 4 * roundoff(type) + 6 * std::sqrt(kIn) * roundoff(sums);
         for (const double v : apart[i]) largest = std::max(largest, std::fabs(v));
+        EXPECT_GT(largest, 0);
         for (std::size_t e = 0; e < grouped[i].size(); ++e) {
           ASSERT_NEAR(grouped[i][e], apart[i][e], allowed * largest) << name_of(type);
         }
       }
     }
   }
+}
+
+// Three layers: y, dx, u B', v = dy B and dB each, and x A', dA and v A in one product if they can.
+TEST(LinearGroup, SharesTheProductsWithX) {
+  const auto products = [](const GroupCase& c, bool grouped) {
+    ops::Profile profile;
+    run_layers(DType::f32, grouped, c, &profile);
+    return profile.entries().at("gemm").calls;
+  };
+  EXPECT_EQ(products({}, true), 5 * 3 + 3);
+  EXPECT_EQ(products({}, false), 5 * 3 + 3 * 3);
+  EXPECT_EQ(products({.frozen_middle = true}, true), 2 * 3 + 3 * 2 + 3);
+  EXPECT_EQ(products({.dropout = 0.2}, true), 5 * 3 + 3 * 3);
 }
 
 // One tensor in the type bitsandbytes was given it in.

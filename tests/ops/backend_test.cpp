@@ -55,15 +55,6 @@ TEST(Backend, OperationsWithoutScratchMemoryAreRefused) {
   EXPECT_THROW(backend.gemm(product()), InternalError);
 }
 
-TEST(Backend, GroupsMustShareTheirLeftOperand) {
-  Dry d;
-  std::array<float, 64> memory{};
-  std::array<Gemm, 2> group{product(), product()};
-  EXPECT_NO_THROW(d.backend.gemm_group(group));
-  group[1].a.data = memory.data();
-  EXPECT_THROW(d.backend.gemm_group(group), InternalError);
-}
-
 TEST(Backend, AttentionRefusesWhatDoesNotFit) {
   Dry d;
   const Attention good{.q_THD = tensor({6, 4, 8}),

@@ -10,7 +10,6 @@ const std::vector<OpGroup>& op_groups() {
                                            {"fill", fill_cases},
                                            {"accumulate", accumulate_cases},
                                            {"gemm", gemm_cases},
-                                           {"gemm_group", gemm_group_cases},
                                            {"dequantize_nf4", dequantize_nf4_cases},
                                            {"nf4_product", nf4_product_cases},
                                            {"quantize_nf4", quantize_nf4_cases},

@@ -8,7 +8,6 @@
 namespace medvqa::testing {
 
 std::vector<OpCase> gemm_cases();
-std::vector<OpCase> gemm_group_cases();
 std::vector<OpCase> dequantize_nf4_cases();
 std::vector<OpCase> nf4_product_cases();
 std::vector<OpCase> quantize_nf4_cases();

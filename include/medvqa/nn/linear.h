@@ -57,22 +57,29 @@ class Linear {
                                     std::span<const Linear* const> layers);
   struct Forward;
   struct Part;
+  struct Adapters {  // of some parts, by their places
+    std::vector<std::size_t> parts;
+    std::int64_t r = 0;  // the sum of theirs
+  };
 
   Forward begin(autograd::Tape& t, std::int64_t rows, const Epilogue& epilogue) const;
   void base(autograd::Tape& t, const Tensor& x, const Tensor& y, const Forward& saved,
             const Epilogue& epilogue) const;
   bool few_rows(autograd::Tape& t, const Tensor& x, const Tensor& y,
                 const Epilogue& epilogue) const;
-  ops::Gemm lora_down(autograd::Tape& t, const Tensor& x, const Forward& saved) const;
   void lora_up(autograd::Tape& t, const Tensor& y, const Forward& saved,
                const Epilogue& epilogue) const;
-  Forward forward(autograd::Tape& t, const Tensor& x, const Tensor& y,
-                  const Epilogue& epilogue) const;
-  static void forward_group(autograd::Tape& t, const Tensor& x, std::span<Part> parts);
-  void backward(autograd::Tape& t, const autograd::Var& x, const Tensor& dy, const Forward& saved,
-                const ops::GradOut& dx) const;
-  void backward_lora(autograd::Tape& t, const autograd::Var& x, const Tensor& dy,
-                     const Forward& saved, const ops::GradOut& dx) const;
+  static std::vector<Adapters> adapters(const autograd::Tape& t, std::span<const Part> parts);
+  static Tensor stacked_a(autograd::Tape& t, std::span<const Part> parts, const Adapters& adapters);
+  static void forward(autograd::Tape& t, const Tensor& x, std::span<Part> parts,
+                      const Epilogue& epilogue);
+  static void backward(autograd::Tape& t, const autograd::Var& x, const Tensor& dy,
+                       std::span<const Part> parts);
+  static void backward_lora(autograd::Tape& t, const autograd::Var& x, const Tensor& dy,
+                            std::span<const Part> parts, const Adapters& group,
+                            const ops::GradOut& dx);
+  static void add_grad_of_a(autograd::Tape& t, const Tensor& x, const Tensor& v,
+                            std::span<const Part> parts, const Adapters& group);
   DType type_of_y(const Epilogue& epilogue) const;
   Tensor weight(ops::Backend& backend, Arena& arena) const;
   bool trainable() const { return lora_ != nullptr; }
@@ -87,7 +94,9 @@ class Linear {
   std::shared_ptr<LoraModule> lora_;
 };
 
-// Several layers that read one x: their outputs side by side, [T, sum of out].
+// Several layers that read one x: their outputs side by side, [T, sum of out]. Their adapters'
+// products that share an operand are one each, with the A stacked to [sum of r, in]: x A', v A and
+// v' x. Where the adapters drop out x, each reads an x of its own and they stay apart.
 autograd::Var linear_group(autograd::Tape& t, const autograd::Var& x_TC,
                            std::span<const Linear* const> layers);
 

@@ -77,8 +77,6 @@ class Backend {
 
   // --- products -----------------------------------------------------------------------------
   void gemm(const Gemm& p);
-  // Products that share one left operand (query, key, value; gate, up), in the given order.
-  void gemm_group(std::span<const Gemm> group);
   // y_OI = dequantised weight, rounded to weight.rounded_to, then converted to y's type.
   void dequantize_nf4(const Nf4Weight& weight, const Tensor& y_OI);
   void nf4_product(const Nf4Product& p);
@@ -137,7 +135,6 @@ class Backend {
   virtual void do_fill(const Tensor& dst, double value) = 0;
   virtual void do_accumulate(const Tensor& src, const GradOut& dst) = 0;
   virtual void do_gemm(const Gemm& p, const Tensor& scratch) = 0;
-  virtual void do_gemm_group(std::span<const Gemm> group, const Tensor& scratch) = 0;
   virtual void do_dequantize_nf4(const Nf4Weight& weight, const Tensor& y_OI) = 0;
   virtual void do_nf4_product(const Nf4Product& p, const Tensor& scratch) = 0;
   virtual void do_quantize_nf4(const Tensor& x, const Tensor& packed, const Tensor& absmax) = 0;

@@ -43,9 +43,6 @@ class DryBackend final : public Backend {
   void do_fill(const Tensor&, double) override {}
   void do_accumulate(const Tensor&, const GradOut&) override {}
   void do_gemm(const Gemm& p, const Tensor&) override { compute(count_.linear, operations(p)); }
-  void do_gemm_group(std::span<const Gemm> group, const Tensor&) override {
-    for (const Gemm& p : group) compute(count_.linear, operations(p));
-  }
   void do_dequantize_nf4(const Nf4Weight& w, const Tensor& y) override {
     now_ += static_cast<double>(w.packed.bytes() + w.absmax.bytes() + y.bytes()) / rates_.memory;
   }

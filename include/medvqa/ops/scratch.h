@@ -11,7 +11,6 @@ namespace medvqa::ops {
 
 // f16 products on a device without them: f32 copies of a, b and c.
 std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits);
-std::size_t scratch_bytes(std::span<const Gemm> group, const DeviceTraits& traits);
 // The dequantised weight and what its product takes; nothing where the two are one kernel.
 std::size_t scratch_bytes(const Nf4Product& p, const DeviceTraits& traits);
 // Whether they are: few rows of a 16-bit type whose kernel takes 128 columns at a time.
