@@ -52,7 +52,10 @@ stage() {
   else
     failed=$((failed + 1))
   fi
-  [ "$code" -eq 0 ] || failures+=("$name")
+  if [ "$code" -ne 0 ]; then
+    failures+=("$name")
+    mv "$logs/output" "$logs/failed-$name"
+  fi
   echo "stage $name: $((SECONDS - begin)) s"
   return "$code"
 }
@@ -118,7 +121,16 @@ suite() {
   python3 scripts/count_tests.py "build/$1/tests.xml"
 }
 
+# What failed stages said, once more: of a long log often only the end is kept.
 finish() {
+  local name
+  for name in "${failures[@]}"; do
+    echo "--- from failed stage $name:"
+    { grep -aE 'FAILED|Failure|[Ee]rror[: ]|seed [0-9]+:' "$logs/failed-$name" | tail -n 40
+      echo "..."
+      tail -n 10 "$logs/failed-$name"
+    } | cut -c1-500
+  done
   [ ${#failures[@]} -eq 0 ] || echo "failed stages: ${failures[*]}"
   echo "all stages: $SECONDS s"
   echo "$passed passed, $failed failed, $skipped skipped"
