@@ -1,5 +1,5 @@
 // Attention by a library: cuDNN on a device (nvidia/library_attention.cpp). Under the emulator, and
-// in a program built without cuDNN, there is none (kernels/emulation/library_attention.cpp).
+// in a program built without cuDNN, there is none (without_cudnn/library_attention.cpp).
 //
 // Only the forward. cuDNN refuses a deterministic backward of packed samples on sm_8x, so the
 // gradients are our kernels', which read the same lse.
