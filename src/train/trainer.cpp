@@ -301,13 +301,14 @@ Outcome Trainer::loop() {
       return Outcome::stopped;
     }
     const Clock::time_point begin = Clock::now();
-    if (progress_.step > 0) session_.backend().use_profile(options_.profile);
+    // The first step warms caches up, and evaluation is not part of a step.
+    const bool warm = progress_.step > first_ || first_ + 1 == total_;
+    session_.backend().use_profile(warm ? options_.profile : nullptr);
     const PlannedStep& planned = session_.steps()[static_cast<std::size_t>(progress_.step)];
     const TakenStep taken = step(session_.take(*prefetcher, planned));
     const double seconds = seconds_since(begin);
     pace_.add(seconds);
     log_step(taken, seconds);
-    // The first step warms caches up, and evaluation is not part of a step.
     session_.backend().use_profile(nullptr);
     if (due(config_.train.eval_every)) evaluate_now();
     const bool best = progress_.best_loss && progress_.best_step == progress_.step;

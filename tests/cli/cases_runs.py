@@ -164,3 +164,17 @@ def case_smoke_of_qwen2_5_vl(medvqa: Medvqa) -> None:
     first = "base_model.model.model.visual.blocks.0.mlp.gate_proj.lora_A.weight"
     holds(len(names) == 2 * (2 * 5 + 2 * 7) and names[first].shape == (16, 128),
           f"{sorted(names)}")
+
+
+def case_profile_shows_the_operations_of_a_run_of_any_length(medvqa: Medvqa) -> None:
+    """A row for each operation: of the steps after the first, or of the only one."""
+    calls = []
+    for steps in (1, 3):
+        config = medvqa.config(f"steps{steps}", train__max_steps=steps)
+        result = succeeds(medvqa.run("train", "--config", config, "--profile"))
+        rows = [line.split() for line in result.err.splitlines()]
+        found = {row[0]: int(row[1]) for row in rows
+                 if len(row) > 2 and row[0] in ("gemm", "attention", "adamw") and row[1].isdigit()}
+        holds(set(found) == {"gemm", "attention", "adamw"}, f"{steps} steps: {result.err[-600:]}")
+        calls.append(found)
+    holds(calls[1]["adamw"] == 2 and calls[0]["adamw"] == 1, f"{calls}")

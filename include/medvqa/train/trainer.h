@@ -18,7 +18,7 @@ struct TrainerOptions {
   // Everything but the steps: reads, plans, reports; writes nothing.
   bool dry_run = false;
   BarStyle bar = BarStyle::none;
-  // Receives the time of every operation of the steps after the first; null: none.
+  // Receives the time of every operation of the steps after the first, or of the only one.
   ops::Profile* profile = nullptr;
 };
 
