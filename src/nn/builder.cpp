@@ -151,35 +151,34 @@ ops::Nf4Weight Builder::upload_nf4(const HostNf4& w) {
   return d;
 }
 
+// On the device, which holds the dense weight for as long as that takes. The second level, a 64th
+// of the values, is the host's.
 ops::Nf4Weight Builder::quantize(const TensorRequest& request) {
-  const HostTensor t = source_.dense(request);
+  const HostTensor t = floating(source_, request);
   DescribedWeights::Options options;
   options.nf4 = true;
   options.nested = quantize_ == QuantizeOnLoad::nf4_nested;
   options.dtype = t.dtype;
-  HostNf4 w = *DescribedWeights(options).nf4(request);
-  std::vector<float> values;
-  quant::Nf4Data data;
-  quant::NestedAbsmax nested;
-  const auto view = [](const auto& v) { return std::as_bytes(std::span(v)); };
-  if (!t.bytes.empty() && !weights_.measuring()) {
-    const std::vector<std::byte> bytes = converted(t, DType::f32);
-    values.resize(bytes.size() / sizeof(float));
-    std::memcpy(values.data(), bytes.data(), bytes.size());
-    data = quant::quantize_nf4(values, w.block_size);
-    w.packed.bytes = view(data.packed);
-    w.code.bytes = view(quant::kNf4Code);
-    w.absmax.bytes = view(data.absmax);
-    if (w.nested) {
-      nested = quant::quantize_absmax(data.absmax);
-      w.absmax.bytes = view(nested.codes);
-      w.nested_absmax.bytes = view(nested.absmax);
-      w.nested_map.bytes = view(quant::signed_dynamic_map());
-      w.nested_offset = nested.offset;
-    }
-  }
-  count_.frozen += w.out * w.in;
-  return upload_nf4(w);
+  HostNf4 shapes = *DescribedWeights(options).nf4(request);
+  shapes.code.bytes = std::as_bytes(std::span(quant::kNf4Code));
+  count_.frozen += shapes.out * shapes.in;
+  ops::Nf4Weight w = upload_nf4(shapes);
+  const Arena::Scope temporaries(weights_);
+  const Tensor dense =
+      upload(t, t.dtype == DType::f64 ? DType::f32 : t.dtype, {shapes.out, shapes.in});
+  const Tensor absmax = shapes.nested ? weights_.allocate(w.absmax.shape, DType::f32) : w.absmax;
+  if (t.bytes.empty() || weights_.measuring()) return w;
+  backend_.quantize_nf4(dense, w.packed, absmax);
+  if (!shapes.nested) return w;
+  std::vector<float> maxima(static_cast<std::size_t>(absmax.elements()));
+  backend_.download(absmax, maxima.data(), absmax.bytes());
+  const quant::NestedAbsmax nested = quant::quantize_absmax(maxima);
+  const auto& map = quant::signed_dynamic_map();
+  backend_.upload(nested.codes.data(), nested.codes.size(), w.absmax);
+  backend_.upload(nested.absmax.data(), w.nested_absmax.bytes(), w.nested_absmax);
+  backend_.upload(map.data(), w.nested_map.bytes(), w.nested_map);
+  w.nested_offset = nested.offset;
+  return w;
 }
 
 std::shared_ptr<LoraModule> Builder::lora(const std::string& name, LinearKind kind,
