@@ -107,10 +107,16 @@ build_cuda() {
   if cmake --build build/cuda-ci --target help | grep test_attention_graph >/dev/null; then
     targets+=(test_attention_graph)
   else
-    echo "no cuDNN here: its graphs are not checked" && graphs=true
+    graphs=""
   fi
-  cmake --build build/cuda-ci --parallel "$cores" --target "${targets[@]}" && "$graphs" &&
-    python3 scripts/kernel_table.py --check --build build/cuda-ci --jobs "$cores"
+  cmake --build build/cuda-ci --parallel "$cores" --target "${targets[@]}" &&
+    python3 scripts/kernel_table.py --check --build build/cuda-ci --jobs "$cores" || return
+  if [ -z "$graphs" ]; then
+    echo "skipped: no cuDNN here, its graphs are not checked"
+    echo "1 passed, 0 failed, 1 skipped"
+    return 0
+  fi
+  "$graphs" && echo "2 passed, 0 failed"
 }
 
 suite() {
