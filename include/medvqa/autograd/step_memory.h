@@ -2,9 +2,9 @@
 // of the step arena that are given back in any order and handed out again.
 #pragma once
 
-#include <compare>
 #include <cstddef>
 #include <map>
+#include <tuple>
 #include <vector>
 
 #include "medvqa/core/arena.h"
@@ -23,7 +23,10 @@ class StepMemory {
     std::int64_t rows = 0;
     std::int64_t row_elements = 0;
     DType dtype = DType::f32;
-    auto operator<=>(const Kind&) const = default;
+    bool operator<(const Kind& other) const {
+      return std::tie(rows, row_elements, dtype) <
+             std::tie(other.rows, other.row_elements, other.dtype);
+    }
   };
   struct Piece {
     Kind kind = {};
