@@ -56,7 +56,11 @@ fi
 
 compiler=$(cached CMAKE_CUDA_COMPILER)
 toolkit=$(dirname "$(dirname "$(readlink -f "${compiler:-/none/none}")")")
-if [ -x "$toolkit/bin/compute-sanitizer" ]; then
+if [ -x "$toolkit/compute-sanitizer/compute-sanitizer" ]; then
+  # NVIDIA's own packages: a folder of its own, and only a way into it in bin.
+  mkdir -p "$folder/sanitizer/bin"
+  cp "$toolkit"/compute-sanitizer/{compute-sanitizer,TreeLauncher*,lib*.so} "$folder/sanitizer/bin/"
+elif [ -x "$toolkit/bin/compute-sanitizer" ]; then
   mkdir -p "$folder/sanitizer/bin" "$folder/sanitizer/lib"
   cp "$toolkit"/bin/{compute-sanitizer,libsanitizer-collection.so} "$folder/sanitizer/bin/"
   cp "$toolkit"/lib/lib{Interceptor,TreeLauncher,sanitizer}*.so "$folder/sanitizer/lib/"
