@@ -1,16 +1,22 @@
 #include "kernels/cuda/device_memory.h"
 
+#include <array>
 #include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <vector>
 
+#include "kernels/emulation/block.h"
 #include "kernels/emulation/memory.h"
 #include "medvqa/core/arena.h"
 
 namespace medvqa::cuda {
 
 namespace {
+
+// The second is a T4, as far as programs see one: it has no bf16 products.
+const std::array<DeviceLimits, 2> kDevices{{{.name = "cuda-emulated", .architecture = 80},
+                                            {.name = "cuda-emulated-sm75", .architecture = 75}}};
 
 // A copy is made as late as it may be: when somebody awaits it. Who reads without awaiting it reads
 // old bytes, and what is written too early is what the copy sends.
@@ -57,13 +63,17 @@ class LateCopies {
 
 }  // namespace
 
-DeviceLimits device_limits(int) {
-  // bf16 products and asynchronous copies are emulated as well.
-  return {.name = "cuda-emulated", .architecture = 80};
+DeviceLimits device_limits(int device) {
+  if (device < 0 || device >= device_count()) {
+    throw UserError(ExitCode::device, "there is no emulated device " + std::to_string(device));
+  }
+  const DeviceLimits& limits = kDevices[static_cast<std::size_t>(device)];
+  emulation::use_architecture(limits.architecture);
+  return limits;
 }
 
 int device_count() {
-  return 1;
+  return static_cast<int>(std::size(kDevices));
 }
 
 std::string device_software() {
