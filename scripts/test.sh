@@ -186,7 +186,10 @@ stage kernel-table-self-test python3 scripts/kernel_table.py --self-test
 stage gpu-check-self-test python3 scripts/gpu_check_cases.py
 [ ! -x build/cpu/medvqa ] || stage gpu-check-cpu scripts/gpu_check.sh --device cpu \
   --build build/cpu --only doctor,bench,configs,plan,agreement --out "$logs/gpu_check"
-stage build-cuda build_cuda
+if stage build-cuda build_cuda && [ -x build/cuda-ci/medvqa ]; then
+  stage cli-old-driver "$venv/bin/python" tests/cli/old_driver_check.py \
+    --medvqa build/cuda-ci/medvqa
+fi
 [ $clang = no ] || stage build-clang build cpu-clang
 if [ $asan = yes ] && stage build-asan build cpu-asan; then
   export UBSAN_OPTIONS=print_stacktrace=1

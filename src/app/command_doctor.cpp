@@ -23,6 +23,8 @@ nlohmann::ordered_json examine(const std::string& name, bool measure) {
                            {"name", traits.name},
                            {"memory_available", train::available_memory(*backend)},
                            {"compute", medvqa::name_of(traits.compute)}};
+  const std::string capability = train::compute_capability(name);
+  if (!capability.empty()) d["compute_capability"] = capability;
   if (!backend->free_memory()) d["threads"] = traits.threads;
   if (!measure) return d;
   d["copy_bytes_per_second"] = train::measure_copy(*backend);
@@ -33,10 +35,45 @@ nlohmann::ordered_json examine(const std::string& name, bool measure) {
   return d;
 }
 
+// A device that is here and cannot be used, and why.
+nlohmann::ordered_json unusable(const std::string& name, const std::exception& error) {
+  return {{"device", name}, {"problem", error.what()}};
+}
+
+// The CPU, and what else this machine has: one broken device hides no other.
+nlohmann::ordered_json examine_all(bool measure) {
+  nlohmann::ordered_json devices = nlohmann::ordered_json::array(), unlisted;
+  std::vector<std::string> names{"cpu"};
+  try {
+    names = train::available_devices();
+  } catch (const UserError& error) {  // a driver that is too old
+    unlisted = unusable("cuda", error);
+  }
+  for (const std::string& name : names) {
+    try {
+      devices.push_back(examine(name, measure));
+    } catch (const UserError& error) {
+      devices.push_back(unusable(name, error));
+    } catch (const DeviceError& error) {
+      devices.push_back(unusable(name, error));
+    }
+  }
+  if (!unlisted.is_null()) devices.push_back(unlisted);
+  return devices;
+}
+
 std::string to_text(const nlohmann::ordered_json& d) {
-  std::string text = fmt::format("{:<8} {}: {:.1f} GiB free, model.compute auto means {}\n",
+  if (d.contains("problem")) {
+    return fmt::format("{:<8} not usable: {}\n", d.at("device").get<std::string>(),
+                       d.at("problem").get<std::string>());
+  }
+  const std::string capability =
+      d.contains("compute_capability")
+          ? fmt::format(" (compute capability {})", d.at("compute_capability").get<std::string>())
+          : "";
+  std::string text = fmt::format("{:<8} {}{}: {:.1f} GiB free, model.compute auto means {}\n",
                                  d.at("device").get<std::string>(), d.at("name").get<std::string>(),
-                                 d.at("memory_available").get<double>() / (1 << 30),
+                                 capability, d.at("memory_available").get<double>() / (1 << 30),
                                  d.at("compute").get<std::string>());
   if (!d.contains("copy_bytes_per_second")) return text;
   text += fmt::format("         copies {:.1f} GB/s (read and written)",
@@ -53,7 +90,8 @@ std::string to_text(const nlohmann::ordered_json& d) {
 int command_doctor(const std::vector<std::string>& arguments) {
   CLI::App parser(
       "Shows what this program was built with, the devices of this machine, and what each can do "
-      "at most: measured copies and products.",
+      "at most: measured copies and products. A device that cannot be used is listed with the "
+      "reason; named by --device, it is an error.",
       "doctor");
   bool as_json = false, no_measure = false;
   std::string only;
@@ -66,10 +104,8 @@ int command_doctor(const std::vector<std::string>& arguments) {
   if (!parse(parser, arguments)) return 0;
   log.apply();
   nlohmann::ordered_json report{{"version", version_text()}, {"built_in", train::built_in()}};
-  report["devices"] = nlohmann::ordered_json::array();
-  const std::vector<std::string> names =
-      only.empty() ? train::available_devices() : std::vector<std::string>{only};
-  for (const std::string& name : names) report["devices"].push_back(examine(name, !no_measure));
+  report["devices"] = only.empty() ? examine_all(!no_measure)
+                                   : nlohmann::ordered_json::array({examine(only, !no_measure)});
   if (as_json) {
     std::cout << report.dump(2) << "\n";
     return 0;

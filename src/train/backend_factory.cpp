@@ -33,15 +33,24 @@ int cuda_devices() {
 std::unique_ptr<ops::Backend> make_cuda_backend(int number) {
   return std::make_unique<cuda::CudaBackend>(number);
 }
+int cuda_architecture(int number) {
+  return cuda::device_limits(number).architecture;
+}
 #else
 int cuda_devices() {
   return 0;
 }
-std::unique_ptr<ops::Backend> make_cuda_backend(int number) {
+[[noreturn]] void refuse_cuda(int number) {
   throw UserError(ExitCode::device, fmt::format("device is cuda:{}, but this program was built for "
                                                 "the CPU only; set device to cpu or auto, or build "
                                                 "it with cmake --preset cuda",
                                                 number));
+}
+std::unique_ptr<ops::Backend> make_cuda_backend(int number) {
+  refuse_cuda(number);
+}
+int cuda_architecture(int number) {
+  refuse_cuda(number);
 }
 #endif
 
@@ -59,6 +68,13 @@ std::vector<std::string> available_devices() {
   std::vector<std::string> devices{"cpu"};
   for (int i = 0; i < cuda_devices(); ++i) devices.push_back(fmt::format("cuda:{}", i));
   return devices;
+}
+
+std::string compute_capability(const std::string& device) {
+  const auto number = cuda_number(device);
+  if (!number) return {};
+  const int architecture = cuda_architecture(*number);
+  return fmt::format("{}.{}", architecture / 10, architecture % 10);
 }
 
 std::vector<std::string> built_in() {

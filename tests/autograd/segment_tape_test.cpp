@@ -243,10 +243,9 @@ TEST(SegmentTape, ForwardOnlyGivesTheSameLossAndNoGradient) {
   }
 }
 
-// Step memory of a chain of equal segments.
-std::size_t chain_peak(std::size_t length, SegmentTape::Options options = {}) {
+// A chain of equal segments: the step memory it takes.
+std::size_t run_chain(ops::DryBackend& dry, std::size_t length, SegmentTape::Options options) {
   Arena tensors("tensors"), step("step"), block("block"), scratch("scratch"), host("host");
-  ops::DryBackend dry(ops::DeviceTraits{});
   dry.use_scratch(scratch);
   const Parameter p{tensors.allocate({64, 4}, DType::f32), tensors.allocate({64, 4}, DType::f32)};
   SegmentTape tape(dry, {step, block, scratch, &host}, options);
@@ -257,6 +256,27 @@ std::size_t chain_peak(std::size_t length, SegmentTape::Options options = {}) {
   }
   tape.finish(x, [&](Tape&, const Var& y) { return std::pair(y, p.value); });
   return step.peak();
+}
+
+std::size_t chain_peak(std::size_t length, SegmentTape::Options options = {}) {
+  ops::DryBackend dry(ops::DeviceTraits{});
+  return run_chain(dry, length, options);
+}
+
+// Or the next pass would write what a transfer still reads: one begins at once.
+TEST(SegmentTape, NothingIsOnItsWayWhenAPassHasEnded) {
+  const auto unobserved = SegmentTape::Observer{};
+  const SegmentTape::Observer observer = [](const std::string&, const Tensor&) {};
+  for (const auto& observe : {unobserved, observer}) {
+    ops::DryBackend dry(ops::DeviceTraits{});
+    run_chain(dry, 8, {.observe = observe, .points = ops::Place::host});
+    const double ended = dry.seconds();
+    EXPECT_GT(ended, 0);
+    const Tensor t(nullptr, DType::f32, {1000});
+    dry.await(dry.offload(t, t));
+    EXPECT_DOUBLE_EQ(dry.seconds() - ended,
+                     static_cast<double>(t.bytes()) / ops::rates_of("").link);
+  }
 }
 
 // One value a segment, and one gradient buffer however long the chain: the other is where the last

@@ -35,6 +35,11 @@ struct Result {
   double rate() const { return amount / seconds; }
 };
 
+// The 16-bit type the device multiplies.
+DType narrow_type(const ops::Backend& backend) {
+  return ops::has_bf16(backend.traits()) ? DType::bf16 : DType::f16;
+}
+
 // Memory of its own and a clock that waits for the device.
 class Bench {
  public:
@@ -51,6 +56,7 @@ class Bench {
 
   ops::Backend& backend() { return backend_; }
   Arena& arena() { return arena_; }
+  DType type() const { return narrow_type(backend_); }
   Tensor filled(Shape shape, DType type, double value) {
     const Tensor t = arena_.allocate(shape, type);
     backend_.fill(t, value);
@@ -96,7 +102,7 @@ class Bench {
 
 Result copy(Bench& b, std::int64_t scale) {
   const Arena::Scope scope(b.arena());
-  const Tensor from = b.filled({(std::int64_t{1} << 18) / scale, 1024}, DType::bf16, 1);
+  const Tensor from = b.filled({(std::int64_t{1} << 18) / scale, 1024}, b.type(), 1);
   const Tensor to = b.arena().allocate_like(from);
   const double s = b.seconds([&] { b.backend().copy(from, to); });
   return {"copy", s, 2 * static_cast<double>(from.bytes()), true};
@@ -104,10 +110,10 @@ Result copy(Bench& b, std::int64_t scale) {
 
 Result product(Bench& b, const std::string& name, std::int64_t m, std::int64_t n, std::int64_t k) {
   const Arena::Scope scope(b.arena());
-  const ops::Gemm p{.a = b.filled({m, k}, DType::bf16, 1),
-                    .b = b.filled({n, k}, DType::bf16, 1.0 / 256),
+  const ops::Gemm p{.a = b.filled({m, k}, b.type(), 1),
+                    .b = b.filled({n, k}, b.type(), 1.0 / 256),
                     .transpose_b = ops::Transpose::yes,
-                    .c = b.arena().allocate({m, n}, DType::bf16)};
+                    .c = b.arena().allocate({m, n}, b.type())};
   const double s = b.seconds([&] { b.backend().gemm(p); });
   return {name, s, 2.0 * static_cast<double>(m) * static_cast<double>(n) * static_cast<double>(k),
           false};
@@ -124,7 +130,7 @@ Result dequantize(Bench& b, std::int64_t out, std::int64_t in) {
   w.code = b.filled({16}, DType::f32, 0.5);
   w.nested_absmax = b.filled({(blocks + 255) / 256}, DType::f32, 1);
   w.nested_map = b.filled({256}, DType::f32, 0.25);
-  const Tensor y = b.arena().allocate({out, in}, DType::bf16);
+  const Tensor y = b.arena().allocate({out, in}, b.type());
   const double s = b.seconds([&] { b.backend().dequantize_nf4(w, y); });
   const double moved = static_cast<double>(w.packed.bytes() + w.absmax.bytes() +
                                            w.nested_absmax.bytes() + y.bytes());
@@ -142,10 +148,10 @@ std::vector<Result> attention(Bench& b, const AttentionShape& a) {
   const Arena::Scope scope(b.arena());
   const Shape wide{a.rows, a.heads, a.size}, narrow{a.rows, a.kv_heads, a.size};
   const Tensor ends = b.integers({0, static_cast<std::int32_t>(a.rows)});
-  const ops::Attention p{.q_THD = b.filled(wide, DType::bf16, 0.5),
-                         .k_SGD = b.filled(narrow, DType::bf16, 0.5),
-                         .v_SGD = b.filled(narrow, DType::bf16, 1),
-                         .y_THD = b.filled(wide, DType::bf16, 0),
+  const ops::Attention p{.q_THD = b.filled(wide, b.type(), 0.5),
+                         .k_SGD = b.filled(narrow, b.type(), 0.5),
+                         .v_SGD = b.filled(narrow, b.type(), 1),
+                         .y_THD = b.filled(wide, b.type(), 0),
                          .lse_HT = b.filled({a.heads, a.rows}, DType::f32, 0),
                          .cu_q_N = ends,
                          .cu_k_N = ends,
@@ -158,10 +164,10 @@ std::vector<Result> attention(Bench& b, const AttentionShape& a) {
   std::vector<Result> results;
   results.push_back({a.name, b.seconds([&] { b.backend().attention(p); }), 2 * product, false});
   const ops::AttentionBackward back{.forward = p,
-                                    .dy_THD = b.filled(wide, DType::bf16, 1),
-                                    .dq_THD = {b.arena().allocate(wide, DType::bf16)},
-                                    .dk_SGD = {b.arena().allocate(narrow, DType::bf16)},
-                                    .dv_SGD = {b.arena().allocate(narrow, DType::bf16)}};
+                                    .dy_THD = b.filled(wide, b.type(), 1),
+                                    .dq_THD = {b.arena().allocate(wide, b.type())},
+                                    .dk_SGD = {b.arena().allocate(narrow, b.type())},
+                                    .dv_SGD = {b.arena().allocate(narrow, b.type())}};
   const double s = b.seconds([&] { b.backend().attention_backward(back); });
   results.push_back({a.name + " backward", s, 5 * product, false});
   return results;
@@ -207,8 +213,10 @@ std::vector<Result> measure(ops::Backend& backend, std::int64_t scale) {
   return all;
 }
 
-void report(const std::vector<Result>& all, const std::string& device, std::int64_t scale,
-            const std::string& file) {
+void report(const std::vector<Result>& all, const testing::TestedBackend& tested,
+            std::int64_t scale, const std::string& file) {
+  const std::string_view type = name_of(narrow_type(*tested.backend));
+  fmt::print("{} in {}\n", tested.name, type);
   nlohmann::ordered_json cases = nlohmann::ordered_json::array();
   for (const Result& r : all) {
     const Result& most = r.bytes ? all[0] : all[1];
@@ -223,7 +231,11 @@ void report(const std::vector<Result>& all, const std::string& device, std::int6
   }
   if (file.empty()) return;
   std::ofstream out(file);
-  out << nlohmann::ordered_json{{"device", device}, {"scale", scale}, {"cases", cases}}.dump(2)
+  out << nlohmann::ordered_json{{"device", tested.name},
+                                {"type", type},
+                                {"scale", scale},
+                                {"cases", cases}}
+             .dump(2)
       << "\n";
   if (!out) throw UserError(ExitCode::io, "cannot write " + file);
 }
@@ -239,7 +251,7 @@ int run(int argc, char** argv) {
     throw UserError(ExitCode::device, "this machine has no such device");
   }
   const testing::TestedBackend& tested = testing::available_backends().front();
-  report(measure(*tested.backend, scale), tested.name, scale, file);
+  report(measure(*tested.backend, scale), tested, scale, file);
   return 0;
 }
 

@@ -17,6 +17,9 @@ std::unique_ptr<ops::Backend> make_backend(const std::string& device);
 // What make_backend takes on this machine, all but "auto". UserError(ExitCode::device) as above.
 std::vector<std::string> available_devices();
 
+// Of a CUDA device, as "7.5"; empty for the CPU. UserError as make_backend.
+std::string compute_capability(const std::string& device);
+
 // The devices that are built in, each with its libraries and their versions: "cpu: ...", "cuda:
 // ...".
 std::vector<std::string> built_in();

@@ -6,7 +6,7 @@ namespace medvqa::testing {
 std::vector<TestedBackend> make_backends() {
   try {
     const auto backend = std::make_shared<cuda::CudaBackend>();
-    return {{"cuda", backend, {DType::f32, DType::bf16, DType::f16}}};
+    return {{"cuda", backend, cuda_types(*backend)}};
   } catch (const UserError&) {
     return {};  // no device here
   }
