@@ -63,6 +63,26 @@ def command_lines_that_are_refused():
                 sys.stderr = there
 
 
+def help_is_printed():
+    done = subprocess.run([sys.executable, HERE / "vs_reference.py", "--help"], check=True,
+                          capture_output=True, text=True)
+    assert "--checkpoint" in done.stdout and "77" in done.stdout
+
+
+def a_checkpoint_is_taken_if_it_has_the_shape():
+    with tempfile.TemporaryDirectory() as folder:
+        nobody = Path(folder) / "no-program"
+        (Path(folder) / "config.json").write_text(json.dumps(shapes.SHAPES["llama32-11b"]))
+        vs_reference.make_checkpoint(nobody, Path(folder), "llama32-11b")
+        for other in ("mllama-1-tile", "qwen2vl-7b"):
+            try:
+                vs_reference.make_checkpoint(nobody, Path(folder), other)
+            except SystemExit as end:
+                assert "expected" in str(end.code), end
+            else:
+                raise AssertionError(f"a Llama of 11 B was taken for {other}")
+
+
 def every_shape_has_a_picture():
     assert shapes.SHAPES.keys() == shapes.SIDES.keys()
     assert shapes.PUBLISHED.keys() <= shapes.SHAPES.keys()
@@ -188,9 +208,9 @@ def published_parameters():
 
 
 CASES = [command_line_of_a_cpu, command_line_of_a_gpu, command_lines_that_are_refused,
-         every_shape_has_a_picture, widths_of_llama_32, a_profile_is_read, a_plan_is_read,
-         the_device_is_in_the_configuration, a_row, a_row_of_what_does_not_fit,
-         turns_on_a_gpu, a_verdict, without_a_gpu_it_is_skipped]
+         help_is_printed, a_checkpoint_is_taken_if_it_has_the_shape, every_shape_has_a_picture,
+         widths_of_llama_32, a_profile_is_read, a_plan_is_read, the_device_is_in_the_configuration,
+         a_row, a_row_of_what_does_not_fit, turns_on_a_gpu, a_verdict, without_a_gpu_it_is_skipped]
 
 
 def main() -> None:
