@@ -41,6 +41,9 @@ struct Thread {
   boost::context::detail::fcontext_t context = nullptr;
 };
 
+// Compute capability of the device in use: 10 * major + minor.
+void use_architecture(int architecture);
+
 // The operands of a warp operation by lane; null for lanes outside the mask.
 using Operands = std::array<void*, kLanes>;
 

@@ -20,7 +20,13 @@ void for_each(const Operands& operands, F&& f) {
 
 constexpr unsigned kWholeWarp = 0xffffffffu;
 
+int architecture_in_use = 80;
+
 }  // namespace
+
+void use_architecture(int architecture) {
+  architecture_in_use = architecture;
+}
 
 void run_grid(const Launch& launch) {
   Block::instance().run_grid(launch);
@@ -290,6 +296,10 @@ void multiply_fragments(HalfType type, int depth, float* c, const std::uint32_t*
                         const std::uint32_t* b, Site site) {
   ProductOperand own{type, depth, c, a, b};
   const Block::Inside inside;
+  if (type == HalfType::bf16 && architecture_in_use < 80) {
+    Block::instance().fail(inside.thread(),
+                           fmt::format("sm_{} has no bf16 products", architecture_in_use));
+  }
   Block::instance().warp_operation(inside.thread(), "mma", kWholeWarp, site, &own, multiply);
 }
 

@@ -61,6 +61,10 @@ HeadBytes head_bytes(const Attention& p) {
 }
 }  // namespace
 
+bool has_bf16(const DeviceTraits& traits) {
+  return traits.compute != DType::f16;
+}
+
 std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits) {
   if (p.a.dtype != DType::f16 || traits.gemm_in_f16) return traits.gemm_workspace;
   return aligned(count(p.a.elements()) * 4) + aligned(count(p.b.elements()) * 4) +
@@ -69,8 +73,10 @@ std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits) {
 
 bool fused(const Nf4Product& p, const DeviceTraits& traits) {
   constexpr std::int64_t kColumns = 128, kBlock = 32;
-  return p.x_MI.dim(0) <= traits.nf4_product_rows && size_of(p.x_MI.dtype) == 2 &&
-         p.weight.in % kColumns == 0 && p.weight.block_size % kBlock == 0;
+  const DType type = p.x_MI.dtype;
+  const bool multiplied = type == DType::f16 || (type == DType::bf16 && has_bf16(traits));
+  return p.x_MI.dim(0) <= traits.nf4_product_rows && multiplied && p.weight.in % kColumns == 0 &&
+         p.weight.block_size % kBlock == 0;
 }
 
 std::size_t scratch_bytes(const Nf4Product& p, const DeviceTraits& traits) {

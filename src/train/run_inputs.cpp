@@ -9,6 +9,7 @@
 #include "medvqa/io/checkpoint_folder.h"
 #include "medvqa/io/hub_cache.h"
 #include "medvqa/io/model_config.h"
+#include "medvqa/ops/scratch.h"
 #include "medvqa/train/lora_targets.h"
 
 namespace medvqa::train {
@@ -142,8 +143,7 @@ ModelInputs open_model(const Config& config, bool need_weights, const ops::Devic
   check_task(config.task, m.config.value("model_type", ""));
   m.config["vision_features"] = config.model.vision_features;
   m.settings.compute = compute_of(config.model.compute, device);
-  // A device whose fastest type is f16 has no products of bf16 (sm_75).
-  if (m.settings.compute == DType::bf16 && device.compute == DType::f16) {
+  if (m.settings.compute == DType::bf16 && !ops::has_bf16(device)) {
     throw UserError(ExitCode::config,
                     fmt::format("model.compute is bf16, which {} cannot multiply; set it to f16, "
                                 "f32 or auto",

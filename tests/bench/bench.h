@@ -14,7 +14,7 @@
 
 #include "medvqa/core/arena.h"
 #include "medvqa/nn/weights.h"
-#include "medvqa/ops/backend.h"
+#include "medvqa/ops/scratch.h"
 
 namespace medvqa::bench {
 
@@ -29,7 +29,7 @@ struct Result {
 
 // The 16-bit type the device multiplies.
 inline DType narrow_type(const ops::Backend& backend) {
-  return backend.traits().compute == DType::f16 ? DType::f16 : DType::bf16;
+  return ops::has_bf16(backend.traits()) ? DType::bf16 : DType::f16;
 }
 
 // Bytes that repeat themselves each 2^20: a device draws less power for constant operands, and

@@ -4,25 +4,10 @@
 
 #include <cmath>
 
-#include "medvqa/train/backend_factory.h"
-#include "medvqa/train/random_checkpoint.h"
-#include "tests/train/class_test_support.h"
+#include "tests/devices/device_test_support.h"
 
 namespace medvqa::train {
 namespace {
-
-// Two samples, one micro-batch; small pictures, because an emulated thread is slow.
-json vision_config(const TempFolder& folder, const std::string& preset, bool nf4) {
-  const fs::path model = folder.path() / preset;
-  write_random_checkpoint({preset_config(preset), model, 3, nf4, {}});
-  json c = fixture_config(folder);
-  c["lora"] = {{"r", 8}, {"alpha", 16}};
-  c["model"]["path"] = model.string();
-  c["data"]["image"]["max_pixels"] = 3136;
-  c["train"]["gradient_accumulation"] = 1;
-  c["train"]["max_steps"] = 1;
-  return c;
-}
 
 json text_config(const TempFolder& folder) {
   json c = vision_config(folder, "tiny-llama", true);
@@ -37,30 +22,12 @@ json text_config(const TempFolder& folder) {
   return c;
 }
 
-class TrainingStep : public ::testing::Test {
+class TrainingStep : public DeviceTest {
  protected:
-  void SetUp() override {
-    if (available_devices().size() > 1) return;
-    ASSERT_EQ(std::getenv("MEDVQA_REQUIRE_BACKEND"), nullptr) << "there is no CUDA device here";
-    GTEST_SKIP() << "there is no CUDA device here";
-  }
-
-  static std::vector<std::vector<float>> values(Session& session) {
-    std::vector<std::vector<float>> v;
-    for (const auto& t : session.model().trained()) {
-      v.push_back(values_of(session.backend(), t.value));
-    }
-    return v;
-  }
-  static void update_once(Session& session, double norm) {
-    update(session.backend(), session.model(), norm,
-           {.learning_rate = 2e-3, .weight_decay = 0.01, .max_grad_norm = 1, .step = 1});
-  }
-
-  Config on(const nlohmann::ordered_json& config, const char* device, const std::string& compute) {
-    return load(
-        folder_, config,
-        {std::string("device=") + device, "model.compute=" + compute, "train.recompute=all"});
+  Config on(const nlohmann::ordered_json& config, const std::string& device,
+            const std::string& compute) {
+    return load(folder_, config,
+                {"device=" + device, "model.compute=" + compute, "train.recompute=all"});
   }
 
   Gradients on_cpu(const nlohmann::ordered_json& config, const std::string& compute) {
@@ -75,14 +42,14 @@ class TrainingStep : public ::testing::Test {
     Session session(c, Session::Purpose::train), cpu(cpu_config, Session::Purpose::train);
     EXPECT_NE(session.backend().traits().name, "cpu");
     const Gradients g = gradients_of(session);
-    EXPECT_EQ(values(session), values(cpu)) << "the adapters begin differently";
+    EXPECT_EQ(adapters_of(session), adapters_of(cpu)) << "the adapters begin differently";
     const std::span<const Tensor> gradients = cpu.model().gradients();
     for (std::size_t i = 0; i < gradients.size(); ++i) {
       cpu.backend().upload(g.of[i].data(), gradients[i].bytes(), gradients[i]);
     }
     update_once(session, g.result.grad_norm);
     update_once(cpu, g.result.grad_norm);
-    const auto updated = values(session), expected = values(cpu);
+    const auto updated = adapters_of(session), expected = adapters_of(cpu);
     for (std::size_t i = 0; i < updated.size(); ++i) {
       EXPECT_LE(relative_difference(updated[i], expected[i]), kLossTolerance) << "adapter " << i;
     }
@@ -114,12 +81,10 @@ class TrainingStep : public ::testing::Test {
   // Half a unit in the last place at one: where the CPU happens to meet the loss better than its
   // type can tell.
   static double roundoff_of(const std::string& type) { return type == "bf16" ? 0x1p-9 : 0x1p-12; }
-
-  TempFolder folder_;
 };
 
 TEST_F(TrainingStep, Qwen2Vl) {
-  expect_agreement(vision_config(folder_, "tiny-qwen2-vl", true), "bf16");
+  expect_agreement(vision_config(folder_, "tiny-qwen2-vl", true), narrow_type("cuda"));
 }
 
 TEST_F(TrainingStep, Qwen2Point5Vl) {
@@ -127,7 +92,7 @@ TEST_F(TrainingStep, Qwen2Point5Vl) {
 }
 
 TEST_F(TrainingStep, Llama32Vision) {
-  expect_agreement(vision_config(folder_, "tiny-mllama", true), "bf16");
+  expect_agreement(vision_config(folder_, "tiny-mllama", true), narrow_type("cuda"));
 }
 
 TEST_F(TrainingStep, LlamaText) {
@@ -138,7 +103,7 @@ TEST_F(TrainingStep, LlamaText) {
 TEST_F(TrainingStep, FewRowsInInference) {
   json c = text_config(folder_);
   c["train"]["batch_size"] = 1;
-  const auto logits = [&](const char* device, const char* compute) {
+  const auto logits = [&](const std::string& device, const std::string& compute) {
     const Config config = on(c, device, compute);
     const auto backend = make_backend(device);
     const ModelInputs model = open_model(config, true, backend->traits());
@@ -155,13 +120,17 @@ TEST_F(TrainingStep, FewRowsInInference) {
     options.training = false;
     options.want_logits = true;
     const PassResult r = run_pass(*backend, arenas, adapted, work.logits.front(), options);
-    EXPECT_EQ(profile.entries().contains("nf4_product"), std::string(device) == "cuda");
+    EXPECT_EQ(profile.entries().contains("nf4_product"), device != "cpu") << device;
     return r.logits;
   };
   const auto exact = logits("cpu", "f32");
-  const double cpu = relative_difference(logits("cpu", "bf16"), exact);
-  EXPECT_GT(cpu, 0);
-  EXPECT_LE(relative_difference(logits("cuda", "bf16"), exact), 2 * cpu);
+  const std::vector<std::string> devices = available_devices();
+  for (auto device = devices.begin() + 1; device != devices.end(); ++device) {
+    const std::string narrow = narrow_type(*device);
+    const double cpu = relative_difference(logits("cpu", narrow), exact);
+    EXPECT_GT(cpu, 0);
+    EXPECT_LE(relative_difference(logits(*device, narrow), exact), 2 * cpu) << *device;
+  }
 }
 
 TEST_F(TrainingStep, LlamaClassification) {
@@ -169,7 +138,7 @@ TEST_F(TrainingStep, LlamaClassification) {
   c["data"]["validation"] = nullptr;
   c["train"]["gradient_accumulation"] = 1;
   c["train"]["max_steps"] = 1;
-  expect_agreement(c, "bf16");
+  expect_agreement(c, narrow_type("cuda"));
 }
 
 }  // namespace

@@ -140,5 +140,37 @@ TEST(Scratch, IsAFunctionOfShapesAndTraits) {
   EXPECT_EQ(scratch_bytes(loss, native), 64u * 1000u * (4u + 2u));
 }
 
+// A T4's kernels of bf16 products trap: there the weight is dequantised and a library multiplies.
+TEST(Nf4Product, IsFusedInTypesTheDeviceMultiplies) {
+  const DeviceTraits cpu;
+  DeviceTraits t4, a100;
+  t4.compute = DType::f16;
+  a100.compute = DType::bf16;
+  add_cuda_kernels(t4);
+  add_cuda_kernels(a100);
+  EXPECT_FALSE(has_bf16(t4));
+  EXPECT_TRUE(has_bf16(a100));
+  EXPECT_TRUE(has_bf16(cpu));
+  const auto of = [](DType type, std::int64_t rows = 4, std::int64_t in = 128) {
+    Nf4Product p;
+    p.x_MI = tensor({rows, in}, type);
+    p.y_MO = tensor({rows, 64}, type);
+    p.weight.out = 64;
+    p.weight.in = in;
+    return p;
+  };
+  EXPECT_FALSE(fused(of(DType::bf16), t4));
+  EXPECT_GT(scratch_bytes(of(DType::bf16), t4), 0u);
+  EXPECT_TRUE(fused(of(DType::f16), t4));
+  EXPECT_EQ(scratch_bytes(of(DType::f16), t4), 0u);
+  for (const DType type : {DType::bf16, DType::f16}) {
+    EXPECT_TRUE(fused(of(type), a100));
+    EXPECT_FALSE(fused(of(type, 65), a100));
+    EXPECT_FALSE(fused(of(type, 4, 192), a100));
+    EXPECT_FALSE(fused(of(type), cpu));
+  }
+  EXPECT_FALSE(fused(of(DType::f32), a100));
+}
+
 }  // namespace
 }  // namespace medvqa::ops

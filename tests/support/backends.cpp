@@ -5,6 +5,7 @@
 #include <sstream>
 
 #include "kernels/cpu/cpu_backend.h"
+#include "medvqa/ops/scratch.h"
 
 namespace medvqa::testing {
 
@@ -20,6 +21,11 @@ std::shared_ptr<ops::Backend> shared_cpu_backend() {
 
 ops::Backend& cpu_backend() {
   return *shared_cpu_backend();
+}
+
+std::vector<DType> cuda_types(const ops::Backend& backend) {
+  if (!ops::has_bf16(backend.traits())) return {DType::f32, DType::f16};
+  return {DType::f32, DType::bf16, DType::f16};
 }
 
 std::vector<std::string> missing_backends() {

@@ -24,6 +24,9 @@ struct TestedBackend {
   std::function<std::string(const ops::Attention& p, const Tensor& scratch)> library_attention = {};
 };
 
+// Storage types of the CUDA kernels on this device: no bf16 where the device cannot multiply it.
+std::vector<DType> cuda_types(const ops::Backend& backend);
+
 // In support/devices; empty where the machine has no such device.
 std::vector<TestedBackend> make_backends();
 

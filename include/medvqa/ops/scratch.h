@@ -9,11 +9,15 @@
 
 namespace medvqa::ops {
 
+// Whether the device multiplies bf16: one whose fastest type is f16 (sm_75) does not, and its bf16
+// kernels trap.
+bool has_bf16(const DeviceTraits& traits);
+
 // f16 products on a device without them: f32 copies of a, b and c.
 std::size_t scratch_bytes(const Gemm& p, const DeviceTraits& traits);
 // The dequantised weight and what its product takes; nothing where the two are one kernel.
 std::size_t scratch_bytes(const Nf4Product& p, const DeviceTraits& traits);
-// Whether they are: few rows of a 16-bit type whose kernel takes 128 columns at a time.
+// Whether they are: few rows of a 16-bit type the device multiplies, 128 columns at a time.
 bool fused(const Nf4Product& p, const DeviceTraits& traits);
 // Per thread: tiles of scores, and a head's keys and values in the type products read. Where scores
 // stay on the chip: what a library's attention may use, and the backward's delta, as large as lse.

@@ -22,7 +22,7 @@ std::string library_attention(const ops::Attention& p, const Tensor& scratch) {
 std::vector<TestedBackend> make_backends() {
   try {
     const auto backend = std::make_shared<cuda::CudaBackend>();
-    return {{"cuda", backend, {DType::f32, DType::bf16, DType::f16}, {}, {}, library_attention}};
+    return {{"cuda", backend, cuda_types(*backend), {}, {}, library_attention}};
   } catch (const UserError&) {
     return {};  // no device here
   }

@@ -5,11 +5,9 @@
 namespace medvqa::testing {
 
 std::vector<TestedBackend> make_backends() {
-  return {{"cuda-emulated",
-           std::make_shared<cuda::CudaBackend>(),
-           {DType::f32, DType::bf16, DType::f16},
-           emulation::forbid,
-           emulation::name_range}};
+  const auto backend = std::make_shared<cuda::CudaBackend>();
+  return {
+      {"cuda-emulated", backend, cuda_types(*backend), emulation::forbid, emulation::name_range}};
 }
 
 }  // namespace medvqa::testing
