@@ -184,6 +184,9 @@ if stage build-cpu build cpu; then
 fi
 stage kernel-table-self-test python3 scripts/kernel_table.py --self-test
 stage gpu-check-self-test python3 scripts/gpu_check_cases.py
+stage vs-reference-self-test python3 tests/bench/vs_reference_cases.py
+[ $reference = no ] || stage vs-reference-models "$venv_reference/bin/python" \
+  tests/bench/vs_reference_cases.py --models
 [ ! -x build/cpu/medvqa ] || stage gpu-check-cpu scripts/gpu_check.sh --device cpu \
   --build build/cpu --only doctor,bench,configs,plan,agreement --out "$logs/gpu_check"
 if stage build-cuda build_cuda && [ -x build/cuda-ci/medvqa ]; then

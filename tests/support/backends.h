@@ -19,6 +19,9 @@ struct TestedBackend {
   std::function<void(const void* begin, std::size_t bytes)> forbid = {};
   std::function<void(const void* begin, std::size_t bytes, const std::string& name)> name_range =
       {};
+  // Of devices where a library may do attention's forward: which one does this, in words; empty:
+  // none. It is done once, on a queue of its own: nothing may be under way on these tensors.
+  std::function<std::string(const ops::Attention& p, const Tensor& scratch)> library_attention = {};
 };
 
 // Storage types of the CUDA kernels on this device: no bf16 where the device cannot multiply it.
