@@ -50,6 +50,7 @@ if [ -n "$build" ]; then
   programs=$build tests=$build/tests
 elif [ -x "$here/bin/medvqa" ]; then
   programs=$here/bin tests=$here/bin
+  export MEDVQA_FIXTURES=$here/fixtures
 else
   source_tree=$(dirname "$here")
   programs=$source_tree/build/$device tests=$source_tree/build/$device/tests
@@ -122,7 +123,6 @@ step_tests() {
   export MEDVQA_LIBRARY_ATTENTION=0
   case_of "tests test_kernels_cuda, no cuDNN" run_tests "$tests/test_kernels_cuda"
   unset MEDVQA_LIBRARY_ATTENTION
-  [ ! -d "$here/fixtures" ] || export MEDVQA_FIXTURES=$here/fixtures
   case_of "tests test_devices_cuda" run_tests "$tests/test_devices_cuda"
 }
 
