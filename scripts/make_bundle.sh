@@ -24,6 +24,9 @@ while [ $# -gt 0 ]; do
   shift
 done
 
+# The name under which other libraries ask for this one.
+soname() { objdump -p "$1" | awk '$1 == "SONAME" { print $2 }'; }
+
 # What belongs to the system: glibc and the loader, which must be one, and NVIDIA's driver.
 system='^(ld-linux.*|linux-vdso.*|lib(c|m|dl|rt|pthread|resolv|util)\.so.*|lib(cuda|nvidia.*)\.so.*)$'
 
@@ -55,7 +58,17 @@ if [ -f "$cudnn" ] && [ -d "$(cached MEDVQA_CUDNN_FRONTEND)" ]; then
   cp -L "$(dirname "$cudnn")"/libcudnn*.so.9 "$folder/lib/"
 fi
 
+# Nor is the run-time compiler, which cuDNN and cuBLASLt load for what they have no code for, and
+# which loads its built-in functions.
 compiler=$(cached CMAKE_CUDA_COMPILER)
+if [ -n "$compiler" ]; then
+  nvrtc=$(readlink -f "$(cached CUDA_nvrtc_LIBRARY)") || fail "the CUDA toolkit has no libnvrtc"
+  for path in "$nvrtc" "$(dirname "$nvrtc")"/libnvrtc-builtins.so.*; do
+    [ -f "$path" ] || fail "the CUDA toolkit has no $path"
+    cp -L "$path" "$folder/lib/$(soname "$path")"
+  done
+fi
+
 toolkit=$(dirname "$(dirname "$(readlink -f "${compiler:-/none/none}")")")
 if [ -x "$toolkit/bin/compute-sanitizer" ]; then
   mkdir -p "$folder/sanitizer/bin" "$folder/sanitizer/lib"
