@@ -32,11 +32,14 @@ if verb == "train":
     lines = [{"step": i + 1, "loss": loss + i, "seconds": 0.5}
              for i in range(int(settings["train.max_steps"]))]
     (output / "metrics.jsonl").write_text("".join(json.dumps(l) + "\n" for l in lines))
-    print("memory MiB: weights 5.0, total 100.5, host 0.0; recompute none", flush=True)
+    print("memory MiB: weights 5.0, total 1000.5, host 0.0; recompute none", flush=True)
     seen = pathlib.Path(os.environ["SEEN"])
     seen.touch()
     time.sleep(0.3)
     seen.unlink()
+    if "FREE" in os.environ:
+        free = os.environ["FREE"]
+        print(f"device memory MiB: 9000.0 free before the arenas, {free} after a step")
 """
 BENCH = r"""#!/usr/bin/env python3
 import json, os, sys
@@ -50,7 +53,8 @@ SMI = r"""#!/bin/sh
 case $1 in -L) echo "GPU 0"; exit ${SMI:-0} ;; esac
 if [ -f "$SEEN" ]; then echo "$MEMORY"; else echo 50; fi
 """
-GOOD = {"HERE": "2.0", "LOSS": "2.0001", "NF4": "0.86", "MEMORY": "160"}
+GOOD = {"HERE": "2.0", "LOSS": "2.0001", "NF4": "0.86", "MEMORY": "1860",
+        "FREE": "7849.5"}
 
 
 def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[str, dict], str]:
@@ -92,7 +96,8 @@ def cases(folder: Path) -> list[tuple[str, bool]]:
     slow = result("bench", "--only", "bench", NF4="0.84")
     code, found, _ = run(folder, "--only", "configs,plan")
     step, plan = found["step smoke"], found["plan smoke"]
-    above = result("plan smoke", "--only", "configs,plan", MEMORY="700")
+    above = result("plan smoke", "--only", "configs,plan", FREE="7650.0")
+    refused = result("plan smoke", "--only", "configs,plan", FREE="none")
     agree = result("agreement smoke", "--only", "agreement")
     differ = result("agreement smoke", "--only", "agreement", LOSS="2.01")
     nothing = result("agreement smoke", "--only", "agreement", LOSS="nan")
@@ -108,8 +113,11 @@ def cases(folder: Path) -> list[tuple[str, bool]]:
          slow[:2] == (1, "FAILED") and "nf4 dequantise 84" in slow[2]),
         ("all configurations take a step", code == 0 and len(found) >= 2 * 14),
         ("a step says its loss", step["result"] == "ok" and '"loss": 2.0' in step["note"]),
-        ("peak within the plan", plan["note"] == "plan 100 MiB, peak 110 MiB"),
-        ("peak above the plan", above[:2] == (1, "FAILED")),
+        ("within the plan, by the device's counting", plan["result"] == "ok" and plan["note"] ==
+         "plan 1000 MiB, taken 1150 MiB (nvidia-smi with context: 1810)"),
+        ("above the plan", above[:2] == (1, "FAILED") and "taken 1350 MiB" in above[2]),
+        ("a run that does not say is no proof",
+         refused[:2] == (1, "FAILED") and "does not say" in refused[2]),
         ("losses that agree", agree[:2] == (0, "ok") and agree[2].startswith("10 steps")),
         ("losses that differ", differ[:2] == (1, "FAILED")),
         ("a loss that is no number", nothing[:2] == (1, "FAILED")),
