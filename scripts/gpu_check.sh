@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Proves a build on this machine's GPU: tests, compute-sanitizer, kernels against measured ceilings,
-# a training step of each shipped configuration on random weights, plan against peak, ten steps on
-# CPU and GPU. Prints a table at the end and writes it as JSON beside the logs.
+# a training step of each shipped configuration on random weights, plan against what the device
+# gave, ten steps on CPU and GPU. Prints a table at the end and writes it as JSON beside the logs.
 #
 #   gpu_check.sh                     out of a bundle (scripts/make_bundle.sh), or out of the source
 #                                    tree, which it builds: CMake, and nvcc for a GPU
@@ -30,7 +30,7 @@ while [ $# -gt 0 ]; do
     --only) only=${2:?--only needs steps}; shift ;;
     --out) out=${2:?--out needs a folder}; shift ;;
     --full) full=yes ;;
-    -h | --help) sed -n '2,15p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    -h | --help) sed -n '2,16p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) fail "unknown argument $1; see --help" ;;
   esac
   shift
@@ -39,6 +39,8 @@ case $device in cuda | cpu) ;; *) fail "--device is $device, expected cuda or cp
 for step in ${only//,/ }; do
   [[ " ${steps[*]} " == *" $step "* ]] || fail "no step $step; there are: ${steps[*]}"
 done
+
+wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
 
 if [ "$device" = cuda ] && ! { command -v nvidia-smi && nvidia-smi -L; } >/dev/null 2>&1; then
   echo "gpu_check: no GPU here: nvidia-smi is missing or finds none (--device cpu does the rest)" >&2
@@ -54,12 +56,12 @@ elif [ -x "$here/bin/medvqa" ]; then
 else
   source_tree=$(dirname "$here")
   programs=$source_tree/build/$device tests=$source_tree/build/$device/tests
-  targets=(medvqa test_kernels kernels_bench)
+  targets=(medvqa medvqa_bundle)
+  ! wanted tests || targets=(all)
   for folder in "$source_tree/.cuda/toolkit/bin" /usr/local/cuda/bin; do PATH=$PATH:$folder; done
   command -v cmake >/dev/null || fail "neither a bundle nor CMake here; unpack one"
   if [ "$device" = cuda ]; then
     command -v nvcc >/dev/null || fail "neither a bundle nor nvcc here; scripts/install_cuda.sh"
-    targets=(medvqa medvqa_bundle)
   fi
   (cd "$source_tree" && cmake --preset "$device" &&
     cmake --build --preset "$device" --parallel --target "${targets[@]}") || fail "the build failed"
@@ -108,18 +110,46 @@ step_doctor() {
   case_of doctor run_doctor
 }
 
+# How many tests of a test program passed, as the case's log says; a failure where none did.
+passed_tests() {
+  local count
+  count=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+  echo "${count:-0} tests passed"
+  [ "${count:-0}" -gt 0 ]
+}
+
 run_tests() {
   local code
   GOMP_SPINCOUNT=1000 MEDVQA_REQUIRE_BACKEND=$device "$1" --gtest_brief=1
   code=$?
-  [ $code -eq 0 ] || echo "$(basename "$1") failed"
+  [ $code -eq 0 ] || { echo "$(basename "$1") failed"; return $code; }
+  passed_tests
+}
+
+# run_suite CTEST-OPTION...: tests of the build tree.
+run_suite() {
+  local code
+  OMP_NUM_THREADS=2 ctest --test-dir "$programs" --no-tests=error --output-on-failure "$@"
+  code=$?
+  grep -a 'tests passed' "$log" | tail -n 1
   return $code
 }
 
+# The whole suite where there is a build tree; the kernels and training steps out of a bundle.
+# Without cuDNN: what its attention served before.
 step_tests() {
+  if [ -f "$programs/CTestTestfile.cmake" ] && command -v ctest >/dev/null; then
+    case_of "tests host" run_suite -j "$(nproc)" -E '^cuda\.'
+    [ "$device" = cuda ] || return 0
+    export MEDVQA_REQUIRE_BACKEND=cuda
+    case_of "tests cuda" run_suite -R '^cuda\.'
+    export MEDVQA_LIBRARY_ATTENTION=0
+    case_of "tests cuda, no cuDNN" run_suite -R '^cuda\.All/Operation'
+    unset MEDVQA_REQUIRE_BACKEND MEDVQA_LIBRARY_ATTENTION
+    return 0
+  fi
   case_of "tests $(of_device test_kernels)" run_tests "$tests/$(of_device test_kernels)"
   [ "$device" = cuda ] || return 0
-  # What cuDNN's attention served before.
   export MEDVQA_LIBRARY_ATTENTION=0
   case_of "tests test_kernels_cuda, no cuDNN" run_tests "$tests/test_kernels_cuda"
   unset MEDVQA_LIBRARY_ATTENTION
@@ -132,11 +162,17 @@ for file in "$(command -v compute-sanitizer)" "$here/sanitizer/bin/compute-sanit
   [ -n "$sanitizer" ] || [ ! -x "$file" ] || sanitizer=$file
 done
 
+# Every kernel once; for memcheck, which finds accesses of what is no tensor's, also between guards.
 run_sanitizer() {
+  local code filter='Backends.*:All/Operation.Reference/*'
   [ "$device" = cuda ] || skip "needs a GPU" || return
   [ -n "$sanitizer" ] || skip "no compute-sanitizer (scripts/install_cuda.sh brings one)" || return
+  [ "$1" != memcheck ] || filter+=':All/Operation.GuardsAndScratch/*'
   MEDVQA_REQUIRE_BACKEND=cuda "$sanitizer" --tool "$1" --error-exitcode 3 \
-    "$tests/test_kernels_cuda" --gtest_brief=1 --gtest_filter='All/Operation.Reference/*'
+    "$tests/test_kernels_cuda" --gtest_brief=1 --gtest_filter="$filter"
+  code=$?
+  [ $code -eq 0 ] || { grep -a 'SUMMARY' "$log" | tail -n 1; return $code; }
+  passed_tests
 }
 
 step_sanitizer() {
@@ -319,14 +355,25 @@ run_reference() {
 step_reference() { case_of reference run_reference; }
 
 for step in "${steps[@]}"; do
-  if [ -z "$only" ] || [[ ",$only," == *",$step,"* ]]; then "step_$step"; fi
+  ! wanted "$step" || "step_$step"
 done
 
+first_of() { "$@" 2>/dev/null | head -n 1; }
+commit() {
+  sed -n '1s/^medvqa //p' "$here/VERSION" 2>/dev/null ||
+    first_of git -C "$here" describe --always --dirty
+}
 text_of() { sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/ /g' <<<"$1"; }
 {
-  printf '{"device": "%s", "date": "%s", "machine": "%s", "version": "%s", "cases": [' "$device" \
-    "$(date -u +%FT%TZ)" "$(text_of "$(uname -sr)")" \
-    "$(text_of "$("$medvqa" --version 2>/dev/null | head -n 1)")"
+  gpu="" driver=""
+  if [ "$device" = cuda ]; then
+    gpu=$(first_of nvidia-smi -L)
+    driver=$(first_of nvidia-smi --query-gpu=driver_version --format=csv,noheader)
+  fi
+  printf '{"device": "%s", "date": "%s", "commit": "%s", "gpu": "%s", "driver": "%s", ' "$device" \
+    "$(date -u +%FT%TZ)" "$(text_of "$(commit)")" "$(text_of "$gpu")" "$(text_of "$driver")"
+  printf '"machine": "%s", "version": "%s", "cases": [' "$(text_of "$(uname -sr)")" \
+    "$(text_of "$(first_of "$medvqa" --version)")"
   for i in "${!names[@]}"; do
     [ "$i" -eq 0 ] || printf ','
     printf '\n  {"name": "%s", "result": "%s", "seconds": %s, "note": "%s"}' "${names[i]}" \
