@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Proves a build on this machine's GPU: tests, compute-sanitizer, kernels against measured ceilings,
 # a training step of each shipped configuration on random weights, plan against what the device
-# gave, ten steps on CPU and GPU. Prints a table at the end and writes it as JSON beside the logs.
+# gave, ten steps on CPU and GPU, steps beside transformers + PEFT. Prints a table at the end and
+# writes it as JSON beside the logs.
 #
 #   gpu_check.sh                     out of a bundle (scripts/make_bundle.sh), or out of the source
 #                                    tree, which it builds: CMake, and nvcc for a GPU
@@ -343,16 +344,39 @@ step_agreement() {
   done
 }
 
-run_reference() {
-  local script=$here/../tests/bench/vs_reference.py python=${MEDVQA_REFERENCE_PYTHON:-python3}
-  [ -f "$script" ] || skip "no reference scripts in a bundle; run from the source tree" || return
-  "$python" -c 'import torch, transformers, peft' 2>/dev/null ||
-    skip "no transformers + PEFT (MEDVQA_REFERENCE_PYTHON names a python that has them)" || return
-  [ "$device" = cpu ] || skip "vs_reference.py runs both programs on the CPU only" || return
-  "$python" "$script" --medvqa "$medvqa" --turns 1 --steps 2 --compute f32
+# Optimizer steps beside transformers + PEFT, of models with random 4-bit weights. The script ends
+# with 77 and a reason where they or the device are missing.
+run_reference() { # SHAPE OPTION...
+  local script=$here/tests/bench/vs_reference.py python=${MEDVQA_REFERENCE_PYTHON:-python3} code
+  [ -f "$script" ] || script=$here/../tests/bench/vs_reference.py
+  [ -f "$script" ] || skip "no $script" || return
+  command -v "$python" >/dev/null ||
+    skip "no $python (MEDVQA_REFERENCE_PYTHON names one that has transformers + PEFT)" || return
+  "$python" "$script" --device "$device" --medvqa "$medvqa" --shape "$1" \
+    --json "$out/reference-$1.json" "${@:2}"
+  code=$?
+  [ $code -eq 0 ] || return $code
+  "$python" - "$out/reference-$1.json" <<'END'
+import json, sys
+found = json.load(open(sys.argv[1]))
+def text(name, form="{:.3g}"):
+    return "-" if found.get(name) is None else form.format(found[name])
+print(f"{text('ratio', '{:.2f}')} x its steps per second; {text('step_s')} s against "
+      f"{text('ref_step_s')} s, {text('peak_gb')} GB against {text('ref_peak_gb')} GB, "
+      f"{text('of_ceiling', '{:.0%}')} of the ceiling")
+END
 }
 
-step_reference() { case_of reference run_reference; }
+step_reference() {
+  local shape
+  if [ "$device" = cpu ]; then
+    case_of "reference 143m" run_reference 143m --turns 1 --steps 2 --compute f32
+    return
+  fi
+  for shape in qwen2vl-2b qwen2vl-7b llama32-11b; do
+    case_of "reference $shape" run_reference $shape
+  done
+}
 
 for step in "${steps[@]}"; do
   ! wanted "$step" || "step_$step"

@@ -68,6 +68,16 @@ echo "99% tests passed, 1 tests failed out of 100 ($* $MEDVQA_REQUIRE_BACKEND)"
 echo "Total Test time"
 exit ${SUITE:-0}
 """
+# A python that only knows vs_reference.py: COMPARED is its exit code.
+PYTHON = r"""#!/bin/sh
+if [ "$1" = - ]; then shift; exec python3 - "$@"; fi
+[ "$2 $3" = "--device cuda" ] || exit 5
+[ "${COMPARED:-0}" -ne 77 ] || echo "vs_reference: skipped: no torch"
+[ "${COMPARED:-0}" -eq 0 ] || exit $COMPARED
+while [ "$1" != --json ]; do shift; done
+echo '{"ratio": 1.5, "step_s": 0.42, "ref_step_s": 0.63, "peak_gb": 5.25, "ref_peak_gb": null,
+  "of_ceiling": 0.47}' >"$2"
+"""
 # Device memory goes up while a training is there, which makes a file.
 SMI = r"""#!/bin/sh
 case $1 in
@@ -88,7 +98,8 @@ def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[st
         [str(SCRIPT), "--build", str(folder), "--out", str(out), *arguments], text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
         env=os.environ | GOOD | environment | {"SEEN": str(folder / "seen"),
-                                               "PATH": f"{folder}/path:{os.environ['PATH']}"})
+                                               "PATH": f"{folder}/path:{os.environ['PATH']}",
+                                               "MEDVQA_REFERENCE_PYTHON": f"{folder}/python"})
     file = out / "gpu_check.json"
     report = json.loads(file.read_text()) if file.is_file() else {"cases": []}
     return done.returncode, {c["name"]: c for c in report["cases"]} | {"": report}, done.stdout
@@ -96,7 +107,7 @@ def run(folder: Path, *arguments: str, **environment: str) -> tuple[int, dict[st
 
 def stand_ins(folder: Path) -> None:
     for name, text in {"medvqa": MEDVQA, "tests/kernels_bench_cuda": BENCH, "path/nvidia-smi": SMI,
-                       "path/compute-sanitizer": SANITIZER, "path/ctest": CTEST,
+                       "path/compute-sanitizer": SANITIZER, "path/ctest": CTEST, "python": PYTHON,
                        "tests/test_kernels_cuda": TESTS,
                        "tests/test_devices_cuda": TESTS}.items():
         file = folder / name
@@ -122,6 +133,9 @@ def cases(folder: Path) -> list[tuple[str, bool]]:
                if "with guards" in (folder / f"out/sanitizer_{t}.log").read_text()]
     dirty = result("sanitizer memcheck", "--only", "sanitizer", SANITIZER="3", ERRORS="2")
     unwatched = result("sanitizer racecheck", "--only", "sanitizer", PASSED="0")
+    compared = result("reference qwen2vl-2b", "--only", "reference")
+    missing = result("reference llama32-11b", "--only", "reference", COMPARED="77")
+    broke = result("reference qwen2vl-7b", "--only", "reference", COMPARED="2")
     bench = result("bench", "--only", "bench")
     slow = result("bench", "--only", "bench", NF4="0.84")
     code, found, _ = run(folder, "--only", "configs,plan")
@@ -155,6 +169,10 @@ def cases(folder: Path) -> list[tuple[str, bool]]:
         ("memcheck also runs between guards", guarded == ["memcheck"]),
         ("what a tool found", dirty[:2] == (1, "FAILED") and "2 errors" in dirty[2]),
         ("a tool that watched nothing", unwatched[:2] == (1, "FAILED")),
+        ("steps beside the reference", compared == (0, "ok", "1.50 x its steps per second; 0.42 s "
+         "against 0.63 s, 5.25 GB against - GB, 47% of the ceiling")),
+        ("no reference here", missing[:2] == (0, "skipped") and missing[2].endswith("no torch")),
+        ("a reference that breaks", broke[:2] == (1, "FAILED")),
         ("85 % are enough", bench[:2] == (0, "ok")),
         ("84 % are not, and are named",
          slow[:2] == (1, "FAILED") and "nf4 dequantise 84" in slow[2]),

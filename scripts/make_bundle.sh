@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Packs a build, mostly a CUDA build, for another machine: programs, test programs and their data,
-# configurations, gpu_check.sh, compute-sanitizer where there is one, and every shared library but
-# the C library's and the driver's. What is unpacked runs where it lies:
+# configurations, gpu_check.sh, the comparison with transformers + PEFT, compute-sanitizer where
+# there is one, and every shared library but the C library's and the driver's. What is unpacked runs
+# where it lies:
 # tar xf medvqa-*.tar.gz && medvqa-*/gpu_check.sh
 #
 #   scripts/make_bundle.sh [--build FOLDER] [--out FILE]     default: build/cuda, build/medvqa-*.tar.gz
@@ -18,7 +19,7 @@ while [ $# -gt 0 ]; do
   case $1 in
     --build) build=${2:?--build needs a folder}; shift ;;
     --out) file=${2:?--out needs a file}; shift ;;
-    -h | --help) sed -n '2,7p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    -h | --help) sed -n '2,8p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) fail "unknown argument $1; see --help" ;;
   esac
   shift
@@ -78,6 +79,11 @@ fi
 cp "$source_tree/scripts/gpu_check.sh" "$source_tree/LICENSE" "$folder/"
 mkdir "$folder/fixtures"
 cp -r "$source_tree"/tests/fixtures/{quant,qwen2_vl_tiny} "$folder/fixtures/"
+# Steps beside transformers + PEFT, as the source tree has them.
+mkdir -p "$folder/tests/bench" "$folder/scripts/reference"
+cp "$source_tree"/tests/bench/*.py "$folder/tests/bench/"
+cp "$source_tree"/scripts/reference/*.py "$folder/scripts/reference/"
+cp "$source_tree/scripts/requirements-reference.txt" "$folder/scripts/"
 architectures="no CUDA devices"
 [ -z "$compiler" ] || architectures="CUDA architectures $(cached MEDVQA_CUDA_ARCHITECTURES)"
 printf 'medvqa %s\nbuilt %s for %s\n' "$commit" "$(date -u +%F)" "$architectures" >"$folder/VERSION"
