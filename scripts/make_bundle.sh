@@ -33,9 +33,11 @@ system='^(ld-linux.*|linux-vdso.*|lib(c|m|dl|rt|pthread|resolv|util)\.so.*|lib(c
 
 [ -f "$build/CMakeCache.txt" ] || fail "$build is no build folder; cmake --preset cuda makes one"
 cmake --build "$build" --target medvqa medvqa_bundle >/dev/null || fail "the build failed"
+cached() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-commit=$(git -C "$source_tree" describe --always --dirty 2>/dev/null || echo unknown)
+commit=$(git -C "$(cached CMAKE_HOME_DIRECTORY)" describe --always --dirty 2>/dev/null ||
+  echo unknown)
 name=medvqa-$commit-$(uname -m)
 folder=$stage/$name
 for component in Unspecified bundle; do
@@ -53,7 +55,6 @@ for program in "$folder"/bin/*; do
 done
 
 # cuDNN is no program's in ldd's eyes: it is loaded at run time, and loads its own parts.
-cached() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
 cudnn=$(cached MEDVQA_CUDNN_LIBRARY)
 if [ -f "$cudnn" ] && [ -d "$(cached MEDVQA_CUDNN_FRONTEND)" ]; then
   cp -L "$(dirname "$cudnn")"/libcudnn*.so.9 "$folder/lib/"
