@@ -31,7 +31,7 @@ while [ $# -gt 0 ]; do
     --only) only=${2:?--only needs steps}; shift ;;
     --out) out=${2:?--out needs a folder}; shift ;;
     --full) full=yes ;;
-    -h | --help) sed -n '2,16p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    -h | --help) sed -n '2,15p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) fail "unknown argument $1; see --help" ;;
   esac
   shift
