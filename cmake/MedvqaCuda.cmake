@@ -21,11 +21,4 @@ macro(medvqa_find_cuda)
       set(MEDVQA_CUDA OFF)
     endif()
   endif()
-  if(MEDVQA_CUDA)
-    # Programs that are installed find CUDA's libraries, and what those need, beside them
-    # (scripts/make_bundle.sh) or where they were built from. Only DT_RPATH holds for both.
-    set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
-    set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
-    add_link_options(-Wl,--disable-new-dtags)
-  endif()
 endmacro()

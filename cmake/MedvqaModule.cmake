@@ -37,6 +37,12 @@ if(MEDVQA_SANITIZE)
   endif()
 endif()
 
+# Programs that are installed find libraries, and what those need, beside them
+# (scripts/make_bundle.sh) or where they were built from. Only DT_RPATH holds for both.
+set(CMAKE_INSTALL_RPATH "$ORIGIN/../lib")
+set(CMAKE_INSTALL_RPATH_USE_LINK_PATH ON)
+add_link_options(-Wl,--disable-new-dtags)
+
 # medvqa_module(<name> [SOURCE_DIR dir] [DEPS public...] [PRIVATE_DEPS private...] [WITHOUT file])
 # Makes the library medvqa_<name> of every .cpp under src/<name>, or under SOURCE_DIR, but WITHOUT.
 function(medvqa_module name)

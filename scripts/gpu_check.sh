@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Proves a build on this machine's GPU: tests, compute-sanitizer, kernels against measured ceilings,
-# a training step of each shipped configuration on random weights, plan against peak, ten steps on
-# CPU and GPU. Prints a table at the end and writes it as JSON beside the logs.
+# a training step of each shipped configuration on random weights, plan against what the device
+# gave, ten steps on CPU and GPU, steps beside transformers + PEFT. Prints a table at the end and
+# writes it as JSON beside the logs.
 #
 #   gpu_check.sh                     out of a bundle (scripts/make_bundle.sh), or out of the source
 #                                    tree, which it builds: CMake, and nvcc for a GPU
@@ -40,6 +41,8 @@ for step in ${only//,/ }; do
   [[ " ${steps[*]} " == *" $step "* ]] || fail "no step $step; there are: ${steps[*]}"
 done
 
+wanted() { [ -z "$only" ] || [[ ",$only," == *",$1,"* ]]; }
+
 if [ "$device" = cuda ] && ! { command -v nvidia-smi && nvidia-smi -L; } >/dev/null 2>&1; then
   echo "gpu_check: no GPU here: nvidia-smi is missing or finds none (--device cpu does the rest)" >&2
   exit 9
@@ -50,15 +53,16 @@ if [ -n "$build" ]; then
   programs=$build tests=$build/tests
 elif [ -x "$here/bin/medvqa" ]; then
   programs=$here/bin tests=$here/bin
+  export MEDVQA_FIXTURES=$here/fixtures
 else
   source_tree=$(dirname "$here")
   programs=$source_tree/build/$device tests=$source_tree/build/$device/tests
-  targets=(medvqa test_kernels kernels_bench)
+  targets=(medvqa medvqa_bundle)
+  ! wanted tests || targets=(all)
   for folder in "$source_tree/.cuda/toolkit/bin" /usr/local/cuda/bin; do PATH=$PATH:$folder; done
   command -v cmake >/dev/null || fail "neither a bundle nor CMake here; unpack one"
   if [ "$device" = cuda ]; then
     command -v nvcc >/dev/null || fail "neither a bundle nor nvcc here; scripts/install_cuda.sh"
-    targets=(medvqa medvqa_bundle)
   fi
   (cd "$source_tree" && cmake --preset "$device" &&
     cmake --build --preset "$device" --parallel --target "${targets[@]}") || fail "the build failed"
@@ -107,22 +111,49 @@ step_doctor() {
   case_of doctor run_doctor
 }
 
+# How many tests of a test program passed, as the case's log says; a failure where none did.
+passed_tests() {
+  local count
+  count=$(sed -n 's/^\[  PASSED  \] \([0-9]*\) test.*/\1/p' "$log" | tail -n 1)
+  echo "${count:-0} tests passed"
+  [ "${count:-0}" -gt 0 ]
+}
+
 run_tests() {
   local code
   GOMP_SPINCOUNT=1000 MEDVQA_REQUIRE_BACKEND=$device "$1" --gtest_brief=1
   code=$?
-  [ $code -eq 0 ] || echo "$(basename "$1") failed"
+  [ $code -eq 0 ] || { echo "$(basename "$1") failed"; return $code; }
+  passed_tests
+}
+
+# run_suite CTEST-OPTION...: tests of the build tree.
+run_suite() {
+  local code
+  OMP_NUM_THREADS=2 ctest --test-dir "$programs" --no-tests=error --output-on-failure "$@"
+  code=$?
+  grep -a 'tests passed' "$log" | tail -n 1
   return $code
 }
 
+# The whole suite where there is a build tree; the kernels and training steps out of a bundle.
+# Without cuDNN: what its attention served before.
 step_tests() {
+  if [ -f "$programs/CTestTestfile.cmake" ] && command -v ctest >/dev/null; then
+    case_of "tests host" run_suite -j "$(nproc)" -E '^cuda\.'
+    [ "$device" = cuda ] || return 0
+    export MEDVQA_REQUIRE_BACKEND=cuda
+    case_of "tests cuda" run_suite -R '^cuda\.'
+    export MEDVQA_LIBRARY_ATTENTION=0
+    case_of "tests cuda, no cuDNN" run_suite -R '^cuda\.All/Operation'
+    unset MEDVQA_REQUIRE_BACKEND MEDVQA_LIBRARY_ATTENTION
+    return 0
+  fi
   case_of "tests $(of_device test_kernels)" run_tests "$tests/$(of_device test_kernels)"
   [ "$device" = cuda ] || return 0
-  # What cuDNN's attention served before.
   export MEDVQA_LIBRARY_ATTENTION=0
   case_of "tests test_kernels_cuda, no cuDNN" run_tests "$tests/test_kernels_cuda"
   unset MEDVQA_LIBRARY_ATTENTION
-  [ ! -d "$here/fixtures" ] || export MEDVQA_FIXTURES=$here/fixtures
   case_of "tests test_devices_cuda" run_tests "$tests/test_devices_cuda"
 }
 
@@ -132,11 +163,17 @@ for file in "$(command -v compute-sanitizer)" "$here/sanitizer/bin/compute-sanit
   [ -n "$sanitizer" ] || [ ! -x "$file" ] || sanitizer=$file
 done
 
+# Every kernel once; for memcheck, which finds accesses of what is no tensor's, also between guards.
 run_sanitizer() {
+  local code filter='Backends.*:All/Operation.Reference/*'
   [ "$device" = cuda ] || skip "needs a GPU" || return
   [ -n "$sanitizer" ] || skip "no compute-sanitizer (scripts/install_cuda.sh brings one)" || return
+  [ "$1" != memcheck ] || filter+=':All/Operation.GuardsAndScratch/*'
   MEDVQA_REQUIRE_BACKEND=cuda "$sanitizer" --tool "$1" --error-exitcode 3 \
-    "$tests/test_kernels_cuda" --gtest_brief=1 --gtest_filter='All/Operation.Reference/*'
+    "$tests/test_kernels_cuda" --gtest_brief=1 --gtest_filter="$filter"
+  code=$?
+  [ $code -eq 0 ] || { grep -a 'SUMMARY' "$log" | tail -n 1; return $code; }
+  passed_tests
 }
 
 step_sanitizer() {
@@ -203,7 +240,8 @@ device_bytes() {
   nvidia-smi --query-gpu=memory.used --format=csv,noheader,nounits | awk 'NR == 1 { print $1 * 2^20 }'
 }
 
-# Runs a command; leaves in `peak` the most anonymous memory, or device memory, seen while it ran.
+# Runs a command; leaves in `peak` the most anonymous memory, or what nvidia-smi saw of the device's
+# (all programs', now and then: a note, not a proof), while it ran.
 watched() {
   local process before=0 now code
   peak=0
@@ -248,16 +286,27 @@ step_configs() {
   done
 }
 
-# The most that the run of one step took, against the plan it began with. Beside the plan a process
-# has its code, its files' buffers, and on a GPU the driver's context.
+# What a run of one step took, against the plan it began with. Beside the plan a CPU's process has
+# its code and its files' buffers. A GPU is asked by the program itself (cudaMemGetInfo), with its
+# context made and before the arenas, and after the step: in between, libraries load what the plan
+# leaves them (kLoadedLater in src/train/available_memory.cpp).
 run_plan() { # CONFIG
-  local plan peak
+  local plan peak taken="" log_of_step=$out/step_$1.log
   [ -f "$work/$1.peak" ] || skip "its step was not run" || return
-  plan=$(sed -n 's/.*memory MiB: .* total \([0-9.]*\)[,;].*/\1/p' "$out/step_$1.log" | head -n 1)
+  plan=$(sed -n 's/.*memory MiB: .* total \([0-9.]*\)[,;].*/\1/p' "$log_of_step" | head -n 1)
   peak=$(cat "$work/$1.peak")
-  awk -v a="${plan:-0}" -v b="$peak" 'BEGIN { b /= 2^20
-    printf "plan %.0f MiB, peak %.0f MiB\n", a, b
-    exit !(a > 0 && b > 0 && b <= 1.05 * a + 512) }'
+  if [ "$device" = cpu ]; then
+    awk -v a="${plan:-0}" -v b="$peak" 'BEGIN { b /= 2^20
+      printf "plan %.0f MiB, peak %.0f MiB\n", a, b
+      exit !(a > 0 && b > 0 && b <= 1.05 * a + 512) }'
+    return
+  fi
+  taken=$(sed -n "s/.*device memory MiB: \([0-9.]*\) free before.*, \([0-9.]*\) after.*/\1 \2/p" \
+    "$log_of_step" | awk 'NR == 1 { print $1 - $2 }')
+  [ -n "$taken" ] || { echo "the run does not say what the device had free"; return 1; }
+  awk -v a="${plan:-0}" -v b="$taken" -v c="$peak" 'BEGIN {
+    printf "plan %.0f MiB, taken %.0f MiB (nvidia-smi with context: %.0f)\n", a, b, c / 2^20
+    exit !(a > 0 && b > 0 && b <= 1.05 * a + 256) }'
 }
 
 step_plan() {
@@ -295,26 +344,60 @@ step_agreement() {
   done
 }
 
-run_reference() {
-  local script=$here/../tests/bench/vs_reference.py python=${MEDVQA_REFERENCE_PYTHON:-python3}
-  [ -f "$script" ] || skip "no reference scripts in a bundle; run from the source tree" || return
-  "$python" -c 'import torch, transformers, peft' 2>/dev/null ||
-    skip "no transformers + PEFT (MEDVQA_REFERENCE_PYTHON names a python that has them)" || return
-  [ "$device" = cpu ] || skip "vs_reference.py runs both programs on the CPU only" || return
-  "$python" "$script" --medvqa "$medvqa" --turns 1 --steps 2 --compute f32
+# Optimizer steps beside transformers + PEFT, of models with random 4-bit weights. The script ends
+# with 77 and a reason where they or the device are missing.
+run_reference() { # SHAPE OPTION...
+  local script=$here/tests/bench/vs_reference.py python=${MEDVQA_REFERENCE_PYTHON:-python3} code
+  [ -f "$script" ] || script=$here/../tests/bench/vs_reference.py
+  [ -f "$script" ] || skip "no $script" || return
+  command -v "$python" >/dev/null ||
+    skip "no $python (MEDVQA_REFERENCE_PYTHON names one that has transformers + PEFT)" || return
+  "$python" "$script" --device "$device" --medvqa "$medvqa" --shape "$1" \
+    --json "$out/reference-$1.json" "${@:2}"
+  code=$?
+  [ $code -eq 0 ] || return $code
+  "$python" - "$out/reference-$1.json" <<'END'
+import json, sys
+found = json.load(open(sys.argv[1]))
+def text(name, form="{:.3g}"):
+    return "-" if found.get(name) is None else form.format(found[name])
+print(f"{text('ratio', '{:.2f}')} x its steps per second; {text('step_s')} s against "
+      f"{text('ref_step_s')} s, {text('peak_gb')} GB against {text('ref_peak_gb')} GB, "
+      f"{text('of_ceiling', '{:.0%}')} of the ceiling")
+END
 }
 
-step_reference() { case_of reference run_reference; }
+step_reference() {
+  local shape
+  if [ "$device" = cpu ]; then
+    case_of "reference 143m" run_reference 143m --turns 1 --steps 2 --compute f32
+    return
+  fi
+  for shape in qwen2vl-2b qwen2vl-7b llama32-11b; do
+    case_of "reference $shape" run_reference $shape
+  done
+}
 
 for step in "${steps[@]}"; do
-  if [ -z "$only" ] || [[ ",$only," == *",$step,"* ]]; then "step_$step"; fi
+  ! wanted "$step" || "step_$step"
 done
 
+first_of() { "$@" 2>/dev/null | head -n 1; }
+commit() {
+  sed -n '1s/^medvqa //p' "$here/VERSION" 2>/dev/null ||
+    first_of git -C "$here" describe --always --dirty
+}
 text_of() { sed 's/\\/\\\\/g; s/"/\\"/g; s/\t/ /g' <<<"$1"; }
 {
-  printf '{"device": "%s", "date": "%s", "machine": "%s", "version": "%s", "cases": [' "$device" \
-    "$(date -u +%FT%TZ)" "$(text_of "$(uname -sr)")" \
-    "$(text_of "$("$medvqa" --version 2>/dev/null | head -n 1)")"
+  gpu="" driver=""
+  if [ "$device" = cuda ]; then
+    gpu=$(first_of nvidia-smi -L)
+    driver=$(first_of nvidia-smi --query-gpu=driver_version --format=csv,noheader)
+  fi
+  printf '{"device": "%s", "date": "%s", "commit": "%s", "gpu": "%s", "driver": "%s", ' "$device" \
+    "$(date -u +%FT%TZ)" "$(text_of "$(commit)")" "$(text_of "$gpu")" "$(text_of "$driver")"
+  printf '"machine": "%s", "version": "%s", "cases": [' "$(text_of "$(uname -sr)")" \
+    "$(text_of "$(first_of "$medvqa" --version)")"
   for i in "${!names[@]}"; do
     [ "$i" -eq 0 ] || printf ','
     printf '\n  {"name": "%s", "result": "%s", "seconds": %s, "note": "%s"}' "${names[i]}" \

@@ -1,7 +1,9 @@
 #!/usr/bin/env bash
-# Packs a CUDA build for another machine: programs, test programs, configurations, gpu_check.sh,
-# compute-sanitizer where there is one, and every shared library but the C library's and the
-# driver's. What is unpacked runs where it lies: tar xf medvqa-*.tar.gz && medvqa-*/gpu_check.sh
+# Packs a build, mostly a CUDA build, for another machine: programs, test programs and their data,
+# configurations, gpu_check.sh, the comparison with transformers + PEFT, compute-sanitizer where
+# there is one, and every shared library but the C library's and the driver's. What is unpacked runs
+# where it lies:
+# tar xf medvqa-*.tar.gz && medvqa-*/gpu_check.sh
 #
 #   scripts/make_bundle.sh [--build FOLDER] [--out FILE]     default: build/cuda, build/medvqa-*.tar.gz
 set -euo pipefail
@@ -17,20 +19,25 @@ while [ $# -gt 0 ]; do
   case $1 in
     --build) build=${2:?--build needs a folder}; shift ;;
     --out) file=${2:?--out needs a file}; shift ;;
-    -h | --help) sed -n '2,6p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
+    -h | --help) sed -n '2,8p' "${BASH_SOURCE[0]}" | sed 's/^# \{0,1\}//'; exit 0 ;;
     *) fail "unknown argument $1; see --help" ;;
   esac
   shift
 done
+
+# The name under which other libraries ask for this one.
+soname() { objdump -p "$1" | awk '$1 == "SONAME" { print $2 }'; }
 
 # What belongs to the system: glibc and the loader, which must be one, and NVIDIA's driver.
 system='^(ld-linux.*|linux-vdso.*|lib(c|m|dl|rt|pthread|resolv|util)\.so.*|lib(cuda|nvidia.*)\.so.*)$'
 
 [ -f "$build/CMakeCache.txt" ] || fail "$build is no build folder; cmake --preset cuda makes one"
 cmake --build "$build" --target medvqa medvqa_bundle >/dev/null || fail "the build failed"
+cached() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
 stage=$(mktemp -d)
 trap 'rm -rf "$stage"' EXIT
-commit=$(git -C "$source_tree" describe --always --dirty 2>/dev/null || echo unknown)
+commit=$(git -C "$(cached CMAKE_HOME_DIRECTORY)" describe --always --dirty 2>/dev/null ||
+  echo unknown)
 name=medvqa-$commit-$(uname -m)
 folder=$stage/$name
 for component in Unspecified bundle; do
@@ -48,13 +55,22 @@ for program in "$folder"/bin/*; do
 done
 
 # cuDNN is no program's in ldd's eyes: it is loaded at run time, and loads its own parts.
-cached() { sed -n "s/^$1:[A-Z]*=//p" "$build/CMakeCache.txt"; }
 cudnn=$(cached MEDVQA_CUDNN_LIBRARY)
 if [ -f "$cudnn" ] && [ -d "$(cached MEDVQA_CUDNN_FRONTEND)" ]; then
   cp -L "$(dirname "$cudnn")"/libcudnn*.so.9 "$folder/lib/"
 fi
 
+# Nor is the run-time compiler, which cuDNN and cuBLASLt load for what they have no code for, and
+# which loads its built-in functions.
 compiler=$(cached CMAKE_CUDA_COMPILER)
+if [ -n "$compiler" ]; then
+  nvrtc=$(readlink -f "$(cached CUDA_nvrtc_LIBRARY)") || fail "the CUDA toolkit has no libnvrtc"
+  for path in "$nvrtc" "$(dirname "$nvrtc")"/libnvrtc-builtins.so.*; do
+    [ -f "$path" ] || fail "the CUDA toolkit has no $path"
+    cp -L "$path" "$folder/lib/$(soname "$path")"
+  done
+fi
+
 toolkit=$(dirname "$(dirname "$(readlink -f "${compiler:-/none/none}")")")
 if [ -x "$toolkit/compute-sanitizer/compute-sanitizer" ]; then
   # NVIDIA's own packages: a folder of its own, and only a way into it in bin.
@@ -67,9 +83,15 @@ elif [ -x "$toolkit/bin/compute-sanitizer" ]; then
 fi
 cp "$source_tree/scripts/gpu_check.sh" "$source_tree/LICENSE" "$folder/"
 mkdir "$folder/fixtures"
-cp -r "$source_tree/tests/fixtures/qwen2_vl_tiny" "$folder/fixtures/"
-printf 'medvqa %s\nbuilt %s for CUDA architectures %s\n' "$commit" "$(date -u +%F)" \
-  "$(cached MEDVQA_CUDA_ARCHITECTURES)" >"$folder/VERSION"
+cp -r "$source_tree"/tests/fixtures/{quant,qwen2_vl_tiny} "$folder/fixtures/"
+# Steps beside transformers + PEFT, as the source tree has them.
+mkdir -p "$folder/tests/bench" "$folder/scripts/reference"
+cp "$source_tree"/tests/bench/*.py "$folder/tests/bench/"
+cp "$source_tree"/scripts/reference/*.py "$folder/scripts/reference/"
+cp "$source_tree/scripts/requirements-reference.txt" "$folder/scripts/"
+architectures="no CUDA devices"
+[ -z "$compiler" ] || architectures="CUDA architectures $(cached MEDVQA_CUDA_ARCHITECTURES)"
+printf 'medvqa %s\nbuilt %s for %s\n' "$commit" "$(date -u +%F)" "$architectures" >"$folder/VERSION"
 
 file=${file:-$source_tree/build/$name.tar.gz}
 tar -C "$stage" -cf - "$name" | gzip -1 >"$file.part"

@@ -127,6 +127,21 @@ suite() {
   python3 scripts/count_tests.py "build/$1/tests.xml"
 }
 
+# Out of a bundle, as on another machine: where a mount namespace can be had, without this tree.
+gpu_check_cpu() {
+  # shellcheck disable=SC2016
+  local elsewhere=(unshare --map-root-user --mount
+    sh -c 'mount -t tmpfs none "$0" && cd / && exec "$@"' "$PWD")
+  scripts/make_bundle.sh --build build/cpu --out "$logs/bundle.tar.gz" &&
+    tar -C "$logs" -xf "$logs/bundle.tar.gz" || return
+  if ! "${elsewhere[@]}" true; then
+    echo "no mount namespace here: the source tree stays within reach"
+    elsewhere=()
+  fi
+  "${elsewhere[@]}" "$logs"/medvqa-*/gpu_check.sh --device cpu \
+    --only doctor,tests,bench,configs,plan,agreement --out "$logs/gpu_check"
+}
+
 # What failed stages said, once more: of a long log often only the end is kept.
 finish() {
   local name
@@ -187,8 +202,7 @@ stage gpu-check-self-test python3 scripts/gpu_check_cases.py
 stage vs-reference-self-test python3 tests/bench/vs_reference_cases.py
 [ $reference = no ] || stage vs-reference-models "$venv_reference/bin/python" \
   tests/bench/vs_reference_cases.py --models
-[ ! -x build/cpu/medvqa ] || stage gpu-check-cpu scripts/gpu_check.sh --device cpu \
-  --build build/cpu --only doctor,bench,configs,plan,agreement --out "$logs/gpu_check"
+[ ! -x build/cpu/medvqa ] || stage gpu-check-cpu gpu_check_cpu
 if stage build-cuda build_cuda && [ -x build/cuda-ci/medvqa ]; then
   stage cli-old-driver "$venv/bin/python" tests/cli/old_driver_check.py \
     --medvqa build/cuda-ci/medvqa

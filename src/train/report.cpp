@@ -130,6 +130,14 @@ std::vector<std::string> too_long_report(const DataInputs& data) {
   return lines;
 }
 
+std::string device_memory_report(const Session& session) {
+  const std::optional<std::size_t> before = session.free_at_start();
+  const std::optional<std::size_t> now = session.backend().free_memory();
+  if (!before || !now) return {};
+  return fmt::format("device memory MiB: {:.1f} free before the arenas, {:.1f} after a step",
+                     mebibytes(*before), mebibytes(*now));
+}
+
 struct RunLog::State {
   std::shared_ptr<spdlog::logger> logger;
   std::shared_ptr<spdlog::sinks::basic_file_sink_mt> sink;

@@ -25,6 +25,7 @@ Session::Session(const Config& config, Purpose purpose,
       plan_steps(config.train, config.data, static_cast<std::int64_t>(lengths.size()), lengths);
   if (purpose == Purpose::probe) steps_.resize(1);
   plan(purpose, samples_per_pass);
+  free_at_start_ = backend_->free_memory();
   arenas_ = std::make_unique<Arenas>(*backend_, memory_.sizes);
   adapted_ = std::make_unique<AdaptedModel>(*backend_, *arenas_, *model_.source, model_.config,
                                             model_.settings);

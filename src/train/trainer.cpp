@@ -72,6 +72,7 @@ class Trainer {
   Outcome loop();
   void log_step(const TakenStep& s, double seconds);
   void show_step(const TakenStep& s, double seconds);
+  void note_device_memory();
   void add_events(const std::vector<Scalar>& scalars);
   void evaluate_now();
   void checkpoint();
@@ -210,6 +211,13 @@ void Trainer::show_step(const TakenStep& s, double seconds) {
   }
 }
 
+void Trainer::note_device_memory() {
+  const std::string line = device_memory_report(session_);
+  if (line.empty()) return;
+  bar_.hide();
+  spdlog::info("{}", line);
+}
+
 void Trainer::add_events(const std::vector<Scalar>& scalars) {
   if (!events_) events_.emplace(folder_.path(), first_ + 1);
   events_->add(progress_.step, scalars);
@@ -309,6 +317,7 @@ Outcome Trainer::loop() {
     const double seconds = seconds_since(begin);
     pace_.add(seconds);
     log_step(taken, seconds);
+    if (progress_.step == first_ + 1) note_device_memory();
     session_.backend().use_profile(nullptr);
     if (due(config_.train.eval_every)) evaluate_now();
     const bool best = progress_.best_loss && progress_.best_step == progress_.step;

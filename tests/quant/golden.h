@@ -6,18 +6,21 @@
 #include <fstream>
 #include <iterator>
 #include <nlohmann/json.hpp>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
 #include "medvqa/core/dtype.h"
+#include "tests/support/fixtures.h"
 
 namespace medvqa::quant {
 
 class Golden {
  public:
   Golden() {
-    std::ifstream in(std::string(MEDVQA_FIXTURES) + "/quant/quant_goldens.safetensors",
-                     std::ios::binary);
+    const auto file = fixtures_folder() / "quant/quant_goldens.safetensors";
+    std::ifstream in(file, std::ios::binary);
+    if (!in) throw std::runtime_error("cannot read " + file.string());
     bytes_.assign(std::istreambuf_iterator<char>(in), {});
     std::uint64_t length = 0;
     std::memcpy(&length, bytes_.data(), sizeof(length));

@@ -24,6 +24,8 @@ TEST(Report, MarksWhatTheLossIsComputedOn) {
                            "4 optimizer steps of 2 x 2"}) {
     EXPECT_NE(all.find(part), std::string::npos) << part << " in\n" << all;
   }
+  // A CPU's memory is the machine's.
+  EXPECT_EQ(device_memory_report(session), "");
   const data::Example& first = session.data().train.examples.front();
   const std::string text = session.data().processor->describe(first);
   const data::Record record = data::read_records(config.data.train).rows.front();

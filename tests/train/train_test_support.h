@@ -1,7 +1,6 @@
 // What the tests of the train module share: the fixture's configuration, sessions, downloads.
 #pragma once
 
-#include <cstdlib>
 #include <filesystem>
 #include <map>
 #include <nlohmann/json.hpp>
@@ -11,6 +10,7 @@
 #include "medvqa/train/session.h"
 #include "medvqa/train/trainer.h"
 #include "tests/io/io_test_support.h"
+#include "tests/support/fixtures.h"
 
 namespace medvqa::train {
 
@@ -19,10 +19,8 @@ using io::expect_user_error;
 using io::TempFolder;
 using nlohmann::json;
 
-// In the source tree, or where the environment says (scripts/make_bundle.sh packs it).
 inline fs::path fixture() {
-  const char* elsewhere = std::getenv("MEDVQA_FIXTURES");
-  return fs::path(elsewhere != nullptr ? elsewhere : MEDVQA_FIXTURES) / "qwen2_vl_tiny";
+  return fixtures_folder() / "qwen2_vl_tiny";
 }
 
 // The committed tiny model with its adapter, f32, four optimizer steps of 2 x 2 of its six samples.

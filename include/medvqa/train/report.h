@@ -17,6 +17,12 @@ std::vector<std::string> start_report(const Session& session);
 // if all were kept.
 std::vector<std::string> too_long_report(const DataInputs& data);
 
+// After the first optimizer step, what the device says it had free before the arenas and has now.
+// Arenas do not grow: beyond them it gave what libraries load with the first products and
+// attention. scripts/gpu_check.sh holds the plan against it. Empty for a device without memory of
+// its own.
+std::string device_memory_report(const Session& session);
+
 // Until it ends, everything the program logs goes to log.txt in the run's folder as well, whatever
 // the terminal shows. UserError(ExitCode::io) if the file cannot be written.
 class RunLog {

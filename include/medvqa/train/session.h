@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "medvqa/train/evaluate.h"
@@ -31,6 +32,8 @@ class Session {
   const DataInputs& data() const { return data_; }
   const std::vector<PlannedStep>& steps() const { return steps_; }
   const MemoryPlan& memory() const { return memory_; }
+  // Bytes the device had left before the arenas; only of devices with memory of their own.
+  std::optional<std::size_t> free_at_start() const { return free_at_start_; }
   // Samples of a forward pass of evaluate().
   std::int64_t evaluation_samples() const { return memory_.policy.samples_per_pass; }
 
@@ -51,6 +54,7 @@ class Session {
   DataInputs data_;
   std::vector<PlannedStep> steps_;
   MemoryPlan memory_;
+  std::optional<std::size_t> free_at_start_;
   std::unique_ptr<Arenas> arenas_;
   std::unique_ptr<AdaptedModel> adapted_;
 };
