@@ -190,7 +190,7 @@ run_bench() {
   "$tests/$(of_device kernels_bench)" --scale $scale --json "$out/bench.json" || return
   [ "$device" = cuda ] || { echo "sizes / $scale; no bars on a CPU"; return; }
   low=$(awk -F'"' '/"name"/ { name = $4 }
-    /"of_ceiling"/ { split($3, part, /[: ,]+/); if (name ~ /^(nf4|linear)/ && part[2] < 0.85)
+    /"of_ceiling"/ { split($3, part, /[: ,]+/); if (name ~ /^(nf4 dequantise|linear)/ && part[2] < 0.85)
       printf "%s %.0f %%; ", name, 100 * part[2] }' "$out/bench.json")
   [ -z "$low" ] || { echo "below 85 %: $low"; return 1; }
   echo "NF4 and linears at 85 % and more of the measured ceilings"

@@ -173,6 +173,7 @@ void Backend::nf4_product(const Nf4Product& p) {
   check_type(op, "y", p.y_MO, p.x_MI.dtype);
   if (p.bias_O) check_like(op, "bias", p.bias_O, Tensor(nullptr, p.y_MO.dtype, {p.weight.out}));
   if (p.residual_MO) check_like(op, "residual", p.residual_MO, p.y_MO);
+  Arena::Scope scope(scratch());
   const ProfiledSection section(profile_, op, operations(p));
   do_nf4_product(p, take_scratch(scratch_bytes(p, traits())));
 }

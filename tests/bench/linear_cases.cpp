@@ -86,7 +86,6 @@ Result few_rows(Bench& b, std::int64_t rows, std::int64_t out, std::int64_t in,
   const ops::Nf4Product& first = products.front();
   std::size_t next = 0;
   const double s = b.seconds([&] {
-    const Arena::Scope call(b.scratch());
     b.backend().nf4_product(products[next]);
     next = (next + 1) % products.size();
   });

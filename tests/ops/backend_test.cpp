@@ -55,6 +55,22 @@ TEST(Backend, OperationsWithoutScratchMemoryAreRefused) {
   EXPECT_THROW(backend.gemm(product()), InternalError);
 }
 
+TEST(Backend, ScratchIsGivenBackWithTheCall) {
+  Dry d;
+  Gemm narrow = product();
+  for (Tensor* t : {&narrow.a, &narrow.b, &narrow.c}) t->dtype = DType::f16;
+  d.backend.gemm(narrow);
+  EXPECT_EQ(d.scratch.used(), 0u);
+  const std::size_t before = d.scratch.peak();
+  EXPECT_GT(before, 0u);
+  Nf4Weight weight;
+  weight.out = 128;
+  weight.in = 64;
+  d.backend.nf4_product({.x_MI = tensor({3, 64}), .weight = weight, .y_MO = tensor({3, 128})});
+  EXPECT_EQ(d.scratch.used(), 0u);
+  EXPECT_GT(d.scratch.peak(), before);
+}
+
 TEST(Backend, AttentionRefusesWhatDoesNotFit) {
   Dry d;
   const Attention good{.q_THD = tensor({6, 4, 8}),
