@@ -2,7 +2,7 @@
 # Proves a bundle on a machine that has nothing of ours: unpacks it in a bare Debian 12 root and
 # starts what is in it. Without a GPU, so gpu_check.sh must say that there is none.
 #
-#   scripts/bundle_trial.sh [BUNDLE [FOLDER]]   needs root and debootstrap, 4 GB, 5 to 15 minutes
+#   scripts/bundle_trial.sh [BUNDLE [FOLDER]]   needs root and debootstrap, 4 GB, 3 to 15 minutes
 #
 # BUNDLE: default: what scripts/make_bundle.sh makes of build/cuda. FOLDER (default: a temporary
 # one) must not exist; it is removed afterwards. MEDVQA_MIRROR names another Debian mirror. Not part
