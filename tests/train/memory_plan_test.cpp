@@ -197,11 +197,11 @@ TEST_F(Plan, NoCoveredBatchNeedsMore) {
     std::vector<MicroBatch> batches;
     for (const char* pixels : {"3136", "6272", "12544", "25088"}) {
       for (const char* size : {"1", "2", "3", "6"}) {
-        const Session session(
+        const Config config =
             load(folder_, c,
                  {std::string("train.batch_size=") + size, "train.max_steps=12",
-                  "train.gradient_accumulation=1", std::string("data.image.max_pixels=") + pixels}),
-            Session::Purpose::train);
+                  "train.gradient_accumulation=1", std::string("data.image.max_pixels=") + pixels});
+        const Session session(config, Session::Purpose::train);
         for (std::size_t s = 0; s < 12; ++s) {
           for (MicroBatch& b : batches_of(session, s)) batches.push_back(std::move(b));
         }
