@@ -3,7 +3,6 @@
 #include <fmt/format.h>
 
 #include <array>
-#include <cstring>
 #include <vector>
 
 #include "medvqa/quant/dynamic_map.h"

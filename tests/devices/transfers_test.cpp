@@ -11,10 +11,10 @@ class Transfers : public DeviceTest {
  protected:
   // A step of one sample, with dropout.
   Gradients train(const json& config, const std::string& offload, const std::string& recompute) {
-    Session session(load(folder_, config,
-                         {"device=cuda", "model.compute=auto", "lora.dropout=0.1",
-                          "train.offload=" + offload, "train.recompute=" + recompute}),
-                    Session::Purpose::train);
+    const Config settings = load(folder_, config,
+                                 {"device=cuda", "model.compute=auto", "lora.dropout=0.1",
+                                  "train.offload=" + offload, "train.recompute=" + recompute});
+    Session session(settings, Session::Purpose::train);
     EXPECT_EQ(session.memory().policy.points,
               offload == "all" ? ops::Place::host : ops::Place::device);
     return gradients_of(session);

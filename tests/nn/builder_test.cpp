@@ -36,14 +36,14 @@ std::vector<Linear> three_layers(Builder& b) {
   return layers;
 }
 
-// Outputs side by side, then dx, then every adapter gradient. The seed of the group is the seeds
-// of the layers side by side.
 struct GroupCase {
   bool nf4 = false;
   double dropout = 0;
   bool frozen_middle = false;
 };
 
+// Outputs side by side, then dx, then every adapter gradient. The seed of the group is the seeds
+// of the layers side by side.
 std::vector<Values> run_layers(DType type, bool grouped, const GroupCase& c,
                                ops::Profile* profile = nullptr) {
   TestDevice d(type, std::size_t{1} << 19);

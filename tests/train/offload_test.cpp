@@ -109,8 +109,8 @@ TEST_F(Offload, PassesOfOneSampleEqualARunWithoutPacking) {
   const Config packed = load(folder_, c, {"lora.dropout=0.1"});
   Session whole(packed, Session::Purpose::train);
   const auto split = in_passes(whole.steps()[0].micro_batches, 1);
-  Session single(load(folder_, c, {"lora.dropout=0.1", "data.packing=false"}),
-                 Session::Purpose::train);
+  const Config unpacked = load(folder_, c, {"lora.dropout=0.1", "data.packing=false"});
+  Session single(unpacked, Session::Purpose::train);
   EXPECT_EQ(split, single.steps()[0].micro_batches);
   EXPECT_NE(split, whole.steps()[0].micro_batches);
 }

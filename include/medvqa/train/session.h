@@ -21,6 +21,8 @@ class Session {
   };
   // `samples_per_pass`: of the run that is resumed, if it is known.
   Session(const Config& config, Purpose purpose, std::optional<std::int64_t> samples_per_pass = {});
+  // The configuration is read for as long as the session lives.
+  Session(const Config&& config, Purpose purpose, std::optional<std::int64_t> = {}) = delete;
 
   const Config& config() const { return config_; }
   ops::Backend& backend() { return *backend_; }
